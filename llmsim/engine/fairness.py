@@ -1,0 +1,68 @@
+"""Weighted max-min fair sharing of resources among activities (progressive filling).
+
+Bertsekas & Gallager, Data Networks, 2nd ed., section 6.5.2, extended to activities that use several resources in
+fixed proportions: all speeds rise together, in proportion to weight and inversely to the share of its tightest
+resource that an activity needs, until a resource is full; what crosses it is frozen, the others rise on.
+"""
+
+from collections.abc import Mapping, Sequence
+
+_FULL = 1e-12
+
+
+def max_min_speeds(
+    demands: Sequence[Sequence[tuple[int, float]]],
+    weights: Sequence[float],
+    capacity: Mapping[int, float] | Sequence[float],
+) -> list[float]:
+    """Speeds in 0..1 of activities that at speed 1 use `demands[i]` = ((resource, amount), ...).
+
+    No resource is oversubscribed, and a speed below 1 cannot be raised without lowering one that is, by weight, no
+    higher: each activity at speed < 1 has a full resource on which it is among the highest.
+    """
+    count = len(demands)
+    speeds = [0.0] * count
+    pace = [0.0] * count
+    left: dict[int, float] = {}
+    for i, needs in enumerate(demands):
+        dominant = 0.0
+        for resource, amount in needs:
+            free = capacity[resource]
+            left[resource] = free
+            if amount > 0:
+                dominant = max(dominant, amount / free) if free > 0 else float("inf")
+        if dominant == 0.0:
+            speeds[i] = 1.0
+        elif dominant != float("inf"):
+            pace[i] = weights[i] / dominant
+    active = [i for i in range(count) if pace[i] > 0]
+    level = 0.0
+    for i in (i for i in range(count) if speeds[i] == 1.0):
+        for resource, amount in demands[i]:
+            left[resource] -= amount
+    while active:
+        rising: dict[int, float] = {}
+        for i in active:
+            for resource, amount in demands[i]:
+                rising[resource] = rising.get(resource, 0.0) + amount * pace[i]
+        step = min((1.0 - speeds[i]) / pace[i] for i in active)
+        for resource, slope in rising.items():
+            if slope > 0:
+                step = min(step, max(left[resource], 0.0) / slope)
+        level += step
+        full = set()
+        for resource, slope in rising.items():
+            left[resource] -= slope * step
+            if slope > 0 and left[resource] <= _FULL * max(capacity[resource], 1e-300):
+                full.add(resource)
+        still = []
+        for i in active:
+            speeds[i] += pace[i] * step
+            if speeds[i] >= 1.0 - 1e-12:
+                speeds[i] = 1.0
+            elif not any(resource in full and amount > 0 for resource, amount in demands[i]):
+                still.append(i)
+        if len(still) == len(active):  # nothing froze: numerical floor, the speeds are final
+            break
+        active = still
+    return speeds

@@ -1,0 +1,314 @@
+"""Plays a `Plan` on simpy: every kernel, ring step and transfer is an event. The only module that imports simpy.
+
+Cost is the design: one scheduled event for an uncontended step, no process and no allocation per op. A lane owns one
+reusable simpy event, its alarm; when rates change the alarm is moved, or found early when it rings and set again.
+"""
+
+from array import array
+from collections.abc import Callable
+
+import numpy as np
+import simpy
+
+from llmsim.engine.fairness import max_min_speeds
+from llmsim.engine.plan import Lane, Op, Plan
+from llmsim.errors import SimulationError
+
+_SLACK = 1.0 + 1e-7  # a resource counts as oversubscribed beyond this, so that rounding does not
+_COLUMNS = 4  # label, tag, start, end
+
+
+class Played:
+    """What came out: `rows[lane]` is an array (ops, 4) of label, tag, start (s), end (s); `events` were played."""
+
+    __slots__ = ("end", "events", "rows")
+
+    def __init__(self, rows: list[np.ndarray], events: int, end: float) -> None:
+        self.rows, self.events, self.end = rows, events, end
+
+
+def play(plan: Plan, *, steps: bool = True, progress: Callable[[float], None] | None = None) -> Played:
+    """Run `plan` to its end.
+
+    steps: each step of a part is an event of its own (`detail: kernel`); else equal steps are merged into one.
+    progress: called now and then with the share of items done.
+    Raises `SimulationError` when lanes are left blocked, naming the first blocked op of each.
+    """
+    stage = _Stage(plan, steps)
+    events = stage.run(progress)
+    blocked = [player for player in stage.players if player.index < player.count]
+    if blocked:
+        raise SimulationError(_describe_blocked(blocked))
+    rows = [np.frombuffer(player.record, dtype=float).reshape(-1, _COLUMNS) for player in stage.players]
+    return Played(rows, events, stage.env.now)
+
+
+def _describe_blocked(blocked: list["_Player"]) -> str:
+    shown = ", ".join(
+        f"{player.lane.name} of class {player.lane.owner} at item {player.index} of {player.count}"
+        for player in blocked[:8]
+    )
+    more = f" and {len(blocked) - 8} more" if len(blocked) > 8 else ""
+    return f"nothing can go on at time {blocked[0].env.now:.6g} s; blocked: {shown}{more}"
+
+
+class _Stage:
+    """The mutable state of one run: loads of the resources, signals fired, arrivals at meetings."""
+
+    def __init__(self, plan: Plan, steps: bool) -> None:
+        self.env = simpy.Environment()
+        self.plan = plan
+        self.steps = steps
+        self.capacity = list(plan.capacities)
+        self.limit = [capacity * _SLACK for capacity in self.capacity]
+        self.load = [0.0] * len(self.capacity)
+        self.fired = bytearray(plan.signals)
+        self.waiting: dict[int, list[_Player]] = {}
+        self.arrived: list[list[_Player]] = [[] for _ in plan.meetings]
+        self.players = [_Player(self, lane) for lane in plan.lanes]
+        self.users: list[list[_Player]] = [[] for _ in self.capacity]
+        for player in self.players:
+            seen = {r for item in _distinct(player.lane) for op in item for part in op.parts for r, _ in part.demands}
+            for resource in sorted(seen):
+                self.users[resource].append(player)
+        for change in plan.changes:
+            event = self.env.timeout(change.time)
+            event.callbacks.append(lambda _, change=change: self._change(change.resource, change.capacity))
+
+    def run(self, progress: Callable[[float], None] | None) -> int:
+        for player in self.players:
+            player.next_item()
+        events, step, total = 0, self.env.step, sum(player.count for player in self.players)
+        try:
+            while True:
+                for _ in range(50_000):
+                    step()
+                    events += 1
+                if progress is not None:
+                    progress(sum(player.index for player in self.players) / max(total, 1))
+        except simpy.core.EmptySchedule:
+            return events
+
+    def fire(self, signal: int) -> None:
+        self.fired[signal] = 1
+        waiting = self.waiting.pop(signal, None)
+        if waiting is not None:
+            for player in waiting:
+                player.next_item()
+
+    def fire_later(self, signal: int, delay: float) -> None:
+        if delay <= 0.0:
+            self.fire(signal)
+        else:
+            self.env.timeout(delay).callbacks.append(lambda _: self.fire(signal))
+
+    def _change(self, resource: int, capacity: float) -> None:
+        self.capacity[resource] = capacity
+        self.limit[resource] = capacity * _SLACK
+        self.rebalance([resource])
+
+    def rebalance(self, resources: list[int]) -> None:
+        """New speeds for every activity that shares an oversubscribed resource, directly or through another."""
+        load, limit, users = self.load, self.limit, self.users
+        members: list[_Player] = []
+        seen_players: set[int] = set()
+        seen = set(resources)
+        frontier = list(resources)
+        while frontier:
+            resource = frontier.pop()
+            for player in users[resource]:
+                part = player.part
+                if part is None or id(player) in seen_players:
+                    continue
+                if not any(r == resource for r, _ in part.demands):
+                    continue
+                seen_players.add(id(player))
+                members.append(player)
+                for other, _ in part.demands:
+                    if other not in seen and (load[other] > limit[other] or player.speed != 1.0):
+                        seen.add(other)
+                        frontier.append(other)
+        if not members:
+            return
+        speeds = max_min_speeds(
+            [player.part.demands for player in members],
+            [player.part.weight for player in members],
+            self.capacity,
+        )
+        for player, speed in zip(members, speeds):
+            if speed != player.speed:
+                player.set_speed(speed)
+
+
+def _distinct(lane: Lane) -> list[tuple[Op, ...]]:
+    return list({id(item.fragment.ops): item.fragment.ops for item in lane.items}.values())
+
+
+class _Player:
+    """Plays one lane: the current item, op, part and step, and how much of the step is left."""
+
+    __slots__ = (
+        "alarm", "bells", "count", "due", "env", "followers", "index", "items", "lane", "left_latency", "left_seconds",
+        "mark", "op", "op_index", "ops", "part", "part_index", "parts", "record", "speed", "stage", "started",
+        "steps_left", "tag",
+    )  # fmt: skip
+
+    def __init__(self, stage: _Stage, lane: Lane) -> None:
+        self.stage, self.env, self.lane = stage, stage.env, lane
+        self.items, self.count, self.index = lane.items, len(lane.items), 0
+        self.record = array("d")
+        self.bells = [self._ring]
+        self.alarm = simpy.Event(self.env)
+        self.alarm._ok, self.alarm._value = True, None
+        self.part = None
+        self.speed, self.due = 1.0, 0.0
+        self.followers: list[_Player] | None = None
+
+    def next_item(self) -> None:
+        """Start the item at `index` if all it waits for has happened; items without ops pass at once."""
+        stage = self.stage
+        fired = stage.fired
+        while self.index < self.count:
+            fragment, tag, base, waits, _ = self.items[self.index]
+            for signal in waits:
+                if not fired[signal]:
+                    stage.waiting.setdefault(signal, []).append(self)
+                    return
+            for offset in fragment.waits:
+                if not fired[base + offset]:
+                    stage.waiting.setdefault(base + offset, []).append(self)
+                    return
+            if fragment.ops:
+                self.tag, self.ops, self.op_index = tag, fragment.ops, 0
+                self._begin_op(())
+                return
+            self._finish_item()
+
+    def _finish_item(self) -> None:
+        fragment, _, base, _, signals = self.items[self.index]
+        self.index += 1
+        stage = self.stage
+        for offset in fragment.signals:
+            stage.fire(base + offset)
+        for signal, delay in signals:
+            stage.fire_later(signal, delay)
+
+    def _begin_op(self, released: tuple[int, ...] | list[int]) -> None:
+        """Start the op at `op_index`; `released` are resources just left while they were oversubscribed."""
+        op = self.ops[self.op_index]
+        self.op = op
+        self.started = self.env._now
+        if op.meeting >= 0:
+            arrived = self.stage.arrived[op.meeting]
+            if len(arrived) + 1 < self.stage.plan.meetings[op.meeting]:
+                arrived.append(self)
+                if released:
+                    self.stage.rebalance(list(released))
+                return
+            self.followers = arrived[:]
+            arrived.clear()
+        self.parts, self.part_index = op.parts, 0
+        self._begin_part(released)
+
+    def _begin_part(self, released: tuple[int, ...] | list[int]) -> None:
+        stage = self.stage
+        part = self.parts[self.part_index]
+        self.part = part
+        load, limit = stage.load, stage.limit
+        crowded = released
+        for resource, amount in part.demands:
+            total = load[resource] + amount
+            load[resource] = total
+            if total > limit[resource]:
+                crowded = [*crowded, resource]
+        now = self.env._now
+        self.mark, self.speed = now, 1.0
+        if stage.steps or part.repeat == 1:
+            self.steps_left = part.repeat
+            self.left_latency, self.left_seconds = part.latency, part.seconds
+            wait = part.latency + part.seconds
+        else:
+            self.steps_left = 1
+            self.left_latency, self.left_seconds = part.latency * part.repeat, part.seconds * part.repeat
+            wait = self.left_latency + self.left_seconds
+        self.due = now + wait
+        self._set_alarm(wait)
+        if crowded:
+            stage.rebalance(list(crowded))
+
+    def _set_alarm(self, wait: float) -> None:
+        alarm = self.alarm
+        alarm.callbacks = self.bells
+        self.env.schedule(alarm, 1, wait)
+
+    def _ring(self, event: simpy.Event) -> None:
+        """The alarm: the step is over, unless rates changed meanwhile."""
+        if event is not self.alarm:
+            return  # an alarm that was replaced by an earlier one
+        now = self.env._now
+        if self.due > now:
+            if self.due != float("inf"):
+                self._set_alarm(self.due - now)
+            return
+        part = self.part
+        self.steps_left -= 1
+        if self.steps_left:
+            self.mark, self.left_latency, self.left_seconds = now, part.latency, part.seconds
+            wait = part.latency + (part.seconds if self.speed == 1.0 else self._stretched(part.seconds))
+            self.due = now + wait
+            if wait != float("inf"):
+                self._set_alarm(wait)
+            return
+        stage = self.stage
+        load, limit = stage.load, stage.limit
+        released: tuple[int, ...] | list[int] = ()
+        for resource, amount in part.demands:
+            if load[resource] > limit[resource]:
+                released = [*released, resource]
+            load[resource] -= amount
+        self.part = None
+        self.part_index += 1
+        if self.part_index < len(self.parts):
+            self._begin_part(released)
+            return
+        self._finish_op(now)
+        followers, self.followers = self.followers, None
+        if followers:
+            for follower in followers:
+                follower._finish_op(now)
+                follower._go_on(())
+        self._go_on(released)
+
+    def _stretched(self, seconds: float) -> float:
+        return seconds / self.speed if self.speed > 0 else float("inf")
+
+    def _finish_op(self, now: float) -> None:
+        self.record.extend((self.op.label, self.tag, self.started, now))
+        self.op_index += 1
+
+    def _go_on(self, released: tuple[int, ...] | list[int]) -> None:
+        if self.op_index < len(self.ops):
+            self._begin_op(released)
+            return
+        if released:
+            self.stage.rebalance(list(released))
+        self._finish_item()
+        self.next_item()
+
+    def set_speed(self, speed: float) -> None:
+        """Go on at another speed from now: book what is done, and move the alarm when the end comes earlier."""
+        now = self.env._now
+        elapsed = now - self.mark
+        self.mark = now
+        if elapsed <= self.left_latency:
+            self.left_latency -= elapsed
+        else:
+            self.left_seconds = max(0.0, self.left_seconds - (elapsed - self.left_latency) * self.speed)
+            self.left_latency = 0.0
+        self.speed = speed
+        wait = self.left_latency + (self._stretched(self.left_seconds) if self.left_seconds > 0 else 0.0)
+        before, self.due = self.due, now + wait
+        if self.due < before:
+            self.alarm = simpy.Event(self.env)
+            self.alarm._ok, self.alarm._value = True, None
+            self._set_alarm(wait)

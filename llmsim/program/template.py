@@ -1,0 +1,123 @@
+"""Compiles the steps of a pass into fragments: serial runs per stream, cut only where another stream looks in.
+
+A communication that everything after it waits for runs inline: its lane is the compute lane, because the compute
+stream stands still meanwhile. A communication that computation runs beside gets the lane of its own stream.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmsim.engine.plan import Fragment, Item, Op, Plan
+from llmsim.model.work import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """`pieces`: (lane, fragment) in program order; `signals`: how many signals one instance needs."""
+
+    pieces: tuple[tuple[str, Fragment], ...]
+    signals: int
+
+    def place(
+        self,
+        plan: Plan,
+        lanes: dict[str, list[Item]],
+        tag: int,
+        waits: tuple[int, ...] = (),
+        signals: tuple[tuple[int, float], ...] = (),
+    ) -> None:
+        """Append one instance: it starts after `waits`, and fires `signals` when all of it is done."""
+        base = plan.new_signals(self.signals) if self.signals else 0
+        last = len(self.pieces) - 1
+        for index, (lane, fragment) in enumerate(self.pieces):
+            first_waits = waits if index == 0 or not fragment.waits else ()
+            item = Item(fragment, tag, base, first_waits, signals if index == last else ())
+            lanes.setdefault(lane, []).append(item)
+
+
+def compile_template(steps: Sequence[Step], ops: Sequence[Op]) -> Template:
+    """Fragments of `steps`, where ops[i] is what step i costs. The last piece ends after all others have ended."""
+    lanes = _assign_lanes(steps)
+    waits_on = _cross_dependencies(steps, lanes)
+    signal_of: dict[int, int] = {}
+    for needed in waits_on:
+        for step in sorted(needed):
+            signal_of.setdefault(step, len(signal_of))
+    final = _unjoined(lanes, waits_on)
+    for step in final:
+        signal_of.setdefault(step, len(signal_of))
+    pieces: list[tuple[str, Fragment]] = []
+    open_ops: dict[str, list[Op]] = {}
+    open_waits: dict[str, tuple[int, ...]] = {}
+
+    def close(lane: str, signals: tuple[int, ...]) -> None:
+        if lane in open_ops:
+            pieces.append((lane, Fragment(tuple(open_ops.pop(lane)), open_waits.pop(lane), signals)))
+
+    for index, (lane, op) in enumerate(zip(lanes, ops)):
+        if waits_on[index]:
+            close(lane, ())
+        if lane not in open_ops:
+            open_ops[lane] = []
+            open_waits[lane] = tuple(signal_of[step] for step in sorted(waits_on[index]))
+        open_ops[lane].append(op)
+        if index in signal_of:
+            close(lane, (signal_of[index],))
+    for lane in sorted(open_ops, key=lambda name: name == "compute"):
+        close(lane, ())
+    if final:
+        pieces.append(("compute", Fragment((), tuple(signal_of[step] for step in final), ())))
+    return Template(tuple(pieces), len(signal_of))
+
+
+def _dependencies(steps: Sequence[Step], index: int) -> tuple[int, ...]:
+    after = steps[index].after
+    if after is not None:
+        return after
+    return (index - 1,) if index else ()
+
+
+def _assign_lanes(steps: Sequence[Step]) -> list[str]:
+    lanes = []
+    for index, step in enumerate(steps):
+        inline = step.stream == "compute"
+        if not inline:
+            follows = index == 0 or (index - 1 in _dependencies(steps, index) and lanes[-1] == "compute")
+            awaited = index + 1 == len(steps) or index in _dependencies(steps, index + 1)
+            inline = follows and awaited
+        lanes.append("compute" if inline else step.stream)
+    return lanes
+
+
+def _cross_dependencies(steps: Sequence[Step], lanes: list[str]) -> list[set[int]]:
+    """For each step the steps of other lanes it waits for, without those its lane has already waited for."""
+    joined: dict[tuple[str, str], int] = {}
+    last_on_stream: dict[str, int] = {}
+    result = []
+    for index, lane in enumerate(lanes):
+        needed = set(_dependencies(steps, index))
+        stream = steps[index].stream
+        if stream in last_on_stream:
+            needed.add(last_on_stream[stream])  # streams are FIFO, inline or not
+        last_on_stream[stream] = index
+        latest: dict[str, int] = {}
+        for step in needed:
+            if lanes[step] != lane:
+                latest[lanes[step]] = max(step, latest.get(lanes[step], -1))
+        cross = set()
+        for other, step in latest.items():
+            if joined.get((lane, other), -1) < step:
+                joined[lane, other] = step
+                cross.add(step)
+        result.append(cross)
+    return result
+
+
+def _unjoined(lanes: list[str], waits_on: list[set[int]]) -> list[int]:
+    """Last steps of side lanes that no later step of the compute lane waits for."""
+    final = []
+    for lane in sorted(set(lanes) - {"compute"}):
+        last = max(index for index, name in enumerate(lanes) if name == lane)
+        if not any(last in needed for index, needed in enumerate(waits_on) if lanes[index] == "compute"):
+            final.append(last)
+    return final
