@@ -16,7 +16,7 @@ class Gpu:
     name: str
     label: str
     architecture: str  # volta | ampere | ada | hopper | blackwell | cdna2 | cdna3
-    # fp32, tf32, fp16, bf16, fp8; absent = unsupported. A plain dict, so that a Gpu can be sent to another process.
+    # fp32, tf32, fp16, bf16, fp8; absent = unsupported. A plain dict, so that a Gpu can be pickled.
     peak_flops: Mapping[str, float] = field(hash=False)
     memory_bytes: float  # usable HBM as nvidia-smi shows it
     memory_bandwidth: float
