@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from llmsim.errors import CollectiveError
 
 ARCHITECTURES = ("volta", "ampere", "hopper", "blackwell")
-SCALE_UP = ("nvswitch", "cube-mesh", "pcie", "none")
+SCALE_UP = ("nvswitch", "cube-mesh", "pcie", "host", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Group:
     nodes: int = 1  # scale-up domains touched
     per_node: int = 0  # most members in one node; 0 = ranks / nodes, rounded up
     architecture: str = "hopper"  # volta | ampere | hopper | blackwell
-    scale_up: str = "nvswitch"  # nvswitch | cube-mesh | pcie | none
+    scale_up: str = "nvswitch"  # nvswitch | cube-mesh | pcie | host (no P2P, staged in memory) | none
     scale_up_bandwidth: float = 450e9  # datasheet NVLink rate of one GPU; the PCIe rate when scale_up is pcie
     nvlinks: int = 18
     pcie_bandwidth: float = 64e9

@@ -58,3 +58,43 @@ def bus_factor(operation: str, ranks: int) -> float:
     if operation in ("all_gather", "reduce_scatter", "all_to_all"):
         return (ranks - 1) / ranks
     return 1.0
+
+
+def steps_of(
+    steps: int,
+    crossings: int,
+    block: float,
+    bandwidth: float,
+    hop: float,
+    crossing: float,
+    inter_share: float = 0.0,
+    sms: int = 0,
+) -> tuple[Phase, ...]:
+    """`steps` steps of `block` bytes at `bandwidth` bytes/s, of which `crossings` have a network hop's latency.
+
+    hop, crossing: seconds of latency of a step inside a node and between nodes. `inter_share`: the share of the
+    members' sends that leave the node. Sum: steps x (latency + block/bandwidth).
+    """
+    each = (block / bandwidth, block * (1 - inter_share), block * inter_share, sms)
+    counts = ((steps - crossings, hop), (crossings, crossing))
+    return tuple(Phase(count, latency, *each) for count, latency in counts if count)
+
+
+def pipelined(
+    hops: int,
+    crossings: int,
+    hop: float,
+    crossing: float,
+    seconds: float,
+    intra: float,
+    inter: float,
+    sms: int = 0,
+) -> tuple[Phase, ...]:
+    """Chunks flowing through `hops` + `crossings` steps: latency once per step, the transfer spread over them.
+
+    seconds, intra, inter: totals of the transfer and of one member's bytes.
+    """
+    steps = hops + crossings
+    each = (seconds / steps, intra / steps, inter / steps, sms)
+    counts = ((hops, hop), (crossings, crossing))
+    return tuple(Phase(count, latency, *each) for count, latency in counts if count)

@@ -3,8 +3,10 @@
 from functools import lru_cache
 
 from llmsim.collectives.group import Group
-from llmsim.collectives.phase import CollectivePlan, Phase
-from llmsim.collectives.ring import ring_phases
+from llmsim.collectives.phase import CollectivePlan
+from llmsim.collectives.point_to_point import protocol_of
+from llmsim.collectives.registry import ALGORITHMS
+from llmsim.collectives.tuner import PROTOCOLS, allowed, choose
 from llmsim.errors import CollectiveError, nearest
 
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", "send_recv")
@@ -14,34 +16,60 @@ OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to
 def plan_collective(
     operation: str, size: float, group: Group, algorithm: str = "auto", protocol: str = "auto"
 ) -> CollectivePlan:
-    """The plan of one collective; raises `CollectiveError` for what does not exist or cannot run on this group."""
-    if operation not in OPERATIONS:
+    """The plan of one collective of `size` bytes; a group of one, or no bytes, takes no time.
+
+    Raises `CollectiveError` for what does not exist or cannot run on this group.
+    """
+    _check("collective", operation, OPERATIONS)
+    _check("collective algorithm", algorithm, ("auto", *ALGORITHMS))
+    _check("protocol", protocol, ("auto", *PROTOCOLS))
+    if not 0 <= size < float("inf"):
         raise CollectiveError(
-            f"{operation!r} is not a collective; expected one of {', '.join(OPERATIONS)}{nearest(operation, OPERATIONS)}"
+            f"{operation} of {size!r} bytes cannot run; expected a finite size of 0 or more"
         )
-    if not size >= 0:
-        raise CollectiveError(f"a {operation} of {size!r} bytes cannot run; expected a size of 0 or more")
-    n, m = group.ranks, group.nodes
-    if n == 1 or size == 0:
-        return CollectivePlan(operation, "none", "Simple", 0, size, n, ())
-    intra = 0.78 * group.scale_up_bandwidth
-    inter = 0.94 * group.nic_bandwidth * group.nics
-    hop, crossing = 2e-6, 15e-6 + group.fabric_latency
-    if operation == "send_recv":
-        bw = intra if m == 1 else min(intra, inter / group.per_node)
-        own = (size, 0.0) if m == 1 else (0.0, size)
-        phases = (Phase(1, crossing if m > 1 else hop + 5e-6, size / bw, *own),)
-        return CollectivePlan(operation, "p2p", "Simple", 8, size, n, phases)
-    if operation == "all_to_all":
-        block = size / n
-        far = block * (n - group.per_node)
-        near = block * (group.per_node - 1)
-        seconds = max(near / intra, far / (inter / group.per_node))
-        phases = (Phase(1, (crossing if m > 1 else hop) + 5e-6, seconds, near, far),)
-        return CollectivePlan(operation, "p2p", "Simple", 8, size, n, phases)
-    bw = intra if m == 1 else min(intra, inter)
-    rounds = 2 if operation == "all_reduce" else 1
-    steps, crossings = rounds * (n - 1), rounds * (m - 1)
-    block = size / n * (n / (n - 1) if operation == "broadcast" else 1.0)
-    phases = ring_phases(steps, crossings, block, bw, hop, crossing, m / n if m > 1 else 0.0, 16)
-    return CollectivePlan(operation, "ring", "Simple", 16, size, n, phases)
+    if group.ranks == 1 or size == 0:
+        return CollectivePlan(operation, "none", "Simple", 0, size, group.ranks, ())
+    if operation in ("all_to_all", "send_recv"):
+        name, wire = _point_to_point(operation, size, group, algorithm, protocol)
+    elif algorithm != "auto" and not ALGORITHMS[algorithm].chosen_by_nccl:
+        name, wire = algorithm, "Simple" if protocol == "auto" else protocol
+    else:
+        name, wire = choose(operation, size, group, algorithm, protocol)
+    if not name or operation not in ALGORITHMS[name].operations or wire not in ALGORITHMS[name].protocols:
+        raise CollectiveError(_impossible(operation, group, algorithm, protocol))
+    phases, channels = ALGORITHMS[name].plan(operation, size, group, wire)
+    return CollectivePlan(operation, name, wire, channels, size, group.ranks, phases)
+
+
+def _point_to_point(
+    operation: str, size: float, group: Group, algorithm: str, protocol: str
+) -> tuple[str, str]:
+    able = [name for name, a in ALGORITHMS.items() if operation in a.operations]
+    name = able[0] if algorithm == "auto" else algorithm
+    message = size / group.ranks if operation == "all_to_all" else size
+    return name, protocol_of(message, group) if protocol == "auto" else protocol
+
+
+def _check(noun: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise CollectiveError(
+            f"{name!r} is not a {noun}; expected one of {', '.join(known)}{nearest(name, known)}"
+        )
+
+
+def _impossible(operation: str, group: Group, algorithm: str, protocol: str) -> str:
+    where = f"{group.ranks} ranks on {group.nodes} nodes ({group.architecture}, {group.scale_up})"
+    able = [
+        name
+        for name, a in ALGORITHMS.items()
+        if operation in a.operations
+        and (
+            not a.chosen_by_nccl
+            or name == "p2p"
+            or any(allowed(operation, name, p, group) for p in PROTOCOLS)
+        )
+    ]
+    return (
+        f"{operation} by {algorithm!r} with protocol {protocol!r} cannot run on {where}; "
+        f"expected one of {', '.join(able)}"
+    )

@@ -1,0 +1,51 @@
+"""Double binary tree over nodes, chains inside them (Sanders, Speck & Träff 2009; NCCL 2.4).
+
+Reduce up, broadcast down: 2(n/m - 1) hops and 2·log2(m) crossings. Every member passes S up and S down; on two nodes
+each node sends S into the network, on more 2S (it is inner in one of the two trees and a leaf in the other).
+"""
+
+from math import ceil, log2
+
+from llmsim.catalogue.collective_constants import collective_constants
+from llmsim.collectives import achieved
+from llmsim.collectives.channels import device_channels, used_channels
+from llmsim.collectives.group import Group
+from llmsim.collectives.phase import Phase, pipelined
+
+OPERATIONS = ("all_reduce",)
+
+
+def tree_traffic(size: float, group: Group) -> tuple[float, float]:
+    """Bytes that one member sends over its scale-up port and, averaged, into the network."""
+    m, ppn = group.nodes, group.per_node
+    intra = 2 * size * (ppn - 1) / ppn
+    inter = (size if m == 2 else 2 * size * (m - 1) / m) / ppn if m > 1 else 0.0
+    return intra, inter
+
+
+def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:
+    """(phases, channels) of a tree on this group."""
+    constants = collective_constants()
+    c, nccl = constants["achieved"], constants["nccl"]
+    m, ppn = group.nodes, group.per_node
+    channels = used_channels(size, device_channels(group, "tree"), protocol, group.ranks, ring=False)
+    intra, inter = tree_traffic(size, group)
+    rates = []
+    if ppn > 1:
+        rates.append(c["tree_efficiency"] * achieved.port_rate(group) / intra * size)
+    if m > 1:
+        rates.append(achieved.network_rate(group) * c["tree_network_efficiency"] / (inter * ppn) * size)
+    bandwidth = min(rates)
+    if protocol == "LL":
+        where = 0 if m == 1 else 1 if m == 2 else 2
+        cap = nccl["ll_max"][group.architecture][where] / 2
+        bandwidth = min(bandwidth * c["tree_ll_share"], cap)
+    elif protocol == "LL128":
+        bandwidth *= c["ll128_share"]
+    begin = achieved.start(group, protocol) + achieved.fill(group, protocol, size, bandwidth, channels)
+    hops, crossings = 2 * (ppn - 1), 2 * ceil(log2(m))
+    far = achieved.crossing(group, protocol) if m > 1 else 0.0
+    body = pipelined(
+        hops, crossings, achieved.hop(group, protocol), far, size / bandwidth, intra, inter, channels
+    )
+    return (Phase(1, begin, 0.0, 0.0, 0.0, channels), *body), channels
