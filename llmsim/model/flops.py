@@ -149,7 +149,7 @@ def hardware_flops_per_token(
 
     With causal=False and `full` this is Narayanan et al. 2021 eq. 3: 96·B·s·l·h²·(1 + s/(6h) + V/(16lh)). With
     `selective` the attention core runs once more, 72·B·s·l·h²·(1 + s/(4.5h) + V/(12lh)); Korthikanti et al. 2022 print
-    s/(3h) there and their HFU follows it, 0.6% (1T) to 3.4% (22B) above the FLOPs that are executed.
+    s/(3h) there and their HFU follows it, 0.9% (1T) to 3.4% (22B) above the FLOPs that are executed.
     """
     return flop_ledger(arch, seq_len, causal).executed(recompute)
 

@@ -1,0 +1,49 @@
+"""An `Architecture` out of a Hugging Face config.json. What each family's fields mean: `config_families`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmsim.errors import ModelError, nearest
+from llmsim.model.architecture import Architecture, architecture_from_mapping
+from llmsim.model.config_families import READERS
+from llmsim.model.config_fields import ConfigFields
+
+
+def load_config(path: str | Path) -> Architecture:
+    """The architecture of a config.json, or of the directory that holds one.
+
+    Raises `ModelError`, one sentence: the file cannot be read, its model_type is not known (with the accepted ones),
+    a field is missing, or the shape is impossible.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / "config.json"
+    try:
+        fields = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ModelError(f"{file}: is not JSON ({error})") from None
+    if not isinstance(fields, dict):
+        raise ModelError(f"{file}: holds no JSON object; expected a Hugging Face config.json")
+    name = file.parent.name if file.name == "config.json" and file.parent.name else file.stem
+    return architecture_from_config(fields, name, str(file))
+
+
+def architecture_from_config(fields: Mapping[str, Any], name: str, file: str = "config.json") -> Architecture:
+    """The architecture that the fields of a config.json describe; `file` is what errors call it."""
+    kind = fields.get("model_type")
+    if not isinstance(kind, str) or not kind:
+        raise ModelError(f"{file}: has no model_type; expected one of {', '.join(READERS)}")
+    if kind not in READERS:
+        hint = nearest(kind, READERS)
+        raise ModelError(
+            f"{file}: model_type {kind!r} is not supported; expected one of {', '.join(READERS)}{hint}"
+        )
+    mapping = READERS[kind](ConfigFields(fields, file, kind))
+    try:
+        return architecture_from_mapping(mapping, name)
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from None
