@@ -1,0 +1,258 @@
+"""The cluster that a scenario runs on: its GPUs, its directed links, and the links that flows between GPUs cross.
+
+Nothing here walks a graph: a node is a template, the fabric is arithmetic, so 100,000 GPUs cost megabytes and
+milliseconds. Irregular fabrics (torus, dragonfly, a user's own graph) keep the same interface; see `switches.py`.
+"""
+
+import fnmatch
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from llmsim.cluster.clos import Clos, clos_of
+from llmsim.cluster.links import Links, Routes, routes_from_table
+from llmsim.cluster.node import check_local, nic_of, node_template
+from llmsim.cluster.topology import Topology
+from llmsim.errors import SimulationError, TopologyError
+
+ROUTINGS = ("ideal", "ecmp-hash")
+
+
+class Cluster:
+    """`nodes` nodes of a topology. The id of a GPU is node * gpus_per_node + its index in the node.
+
+    `link_factors` maps link ids to what is left of their bandwidth: 0.5 is a link at half speed, 0 a link that is down.
+    Raises `TopologyError` when the topology cannot have so many nodes or GPUs.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        nodes: int,
+        gpus_per_node: int | None = None,
+        link_factors: Mapping[int, float] | None = None,
+    ):
+        if nodes < 1:
+            raise TopologyError(f"{nodes} nodes of {topology.name} are no cluster; at least 1 is needed")
+        self.topology = topology
+        self.nodes = nodes
+        self.gpus_per_node = check_local(topology, gpus_per_node)
+        self.gpus = nodes * self.gpus_per_node
+        if nodes > 1 and (topology.network.kind == "none" or not topology.nic_ports):
+            raise TopologyError(f"{topology.name} has no network, so it can only have 1 node, not {nodes}")
+        self._node = node_template(topology)
+        self.fabric = _fabric(topology, nodes)
+        self._first_fabric_link = nodes * len(self._node)
+        self.link_factors = dict(link_factors or {})
+        self.links = self._link_table()
+
+    def with_factors(self, link_factors: Mapping[int, float]) -> "Cluster":
+        """The same cluster with other link factors."""
+        return type(self)(self.topology, self.nodes, self.gpus_per_node, link_factors)
+
+    # -- GPUs ------------------------------------------------------------------------------------------------------
+
+    def gpu_of(self, node: int | np.ndarray, local: int | np.ndarray = 0) -> int | np.ndarray:
+        """Ids of GPUs by node and index in the node."""
+        return node * self.gpus_per_node + local
+
+    def node_of(self, gpu: int | np.ndarray) -> int | np.ndarray:
+        return gpu // self.gpus_per_node
+
+    def local_of(self, gpu: int | np.ndarray) -> int | np.ndarray:
+        return gpu % self.gpus_per_node
+
+    def nic_of(self, gpu: int | np.ndarray) -> np.ndarray:
+        """The port (index in the node) that a GPU sends through."""
+        return nic_of(self.topology, np.asarray(self.local_of(gpu)))
+
+    def leaf_of(self, gpu: int | np.ndarray) -> np.ndarray:
+        """The leaf switch that a GPU's NIC is connected to."""
+        return self.fabric.leaf_of(np.asarray(self.node_of(gpu)), self.nic_of(gpu))
+
+    def find_gpu(self, name: str) -> int:
+        """The id of `node3.gpu5` (or of a plain number); `TopologyError` when it is not there."""
+        match = re.fullmatch(r"(?:node(\d+)\.)?gpu(\d+)|(\d+)", str(name))
+        if match:
+            node, local, plain = (int(g) if g else 0 for g in match.groups())
+            gpu = plain if match[3] else node * self.gpus_per_node + local
+            if gpu < self.gpus and (match[3] or local < self.gpus_per_node):
+                return gpu
+        last = f"node{self.nodes - 1}.gpu{self.gpus_per_node - 1}"
+        raise TopologyError(f"there is no GPU {name!r} in this cluster; names go from node0.gpu0 to {last}")
+
+    # -- links -----------------------------------------------------------------------------------------------------
+
+    def _link_table(self) -> Links:
+        node, nodes = self._node, self.nodes
+        bandwidth, latency, kind = self.fabric.columns()
+        nominal = np.concatenate([np.tile(node.bandwidth, nodes), bandwidth])
+        latency = np.concatenate([np.tile(node.latency, nodes), latency])
+        kind = np.concatenate([np.tile(node.kind, nodes), kind])
+        if not self.link_factors:
+            return Links(nominal, nominal, latency, kind)
+        factors = np.ones(len(nominal))
+        for link, factor in self.link_factors.items():
+            if not 0 <= link < len(nominal):
+                raise TopologyError(f"there is no link {link}; links go from 0 to {len(nominal) - 1}")
+            if not factor >= 0:
+                raise TopologyError(f"{self.link_name(link)}: a link factor cannot be {factor}; expected 0 or more")
+            factors[link] = factor
+        first = self._first_fabric_link
+        left = nominal * factors
+        left[first:] = self.fabric.apply(nominal[first:], factors[first:])
+        return Links(left, nominal, latency, kind)
+
+    def link_name(self, link: int) -> str:
+        """`node3.gpu5->nvswitch`, `node3.nic2->leaf5`, `leaf1->spine0`, or `leaf1->spines` for a bundle of lanes."""
+        if link >= self._first_fabric_link:
+            return self.fabric.link_name(int(link) - self._first_fabric_link)
+        node, i = divmod(int(link), len(self._node))
+        edge = self._node.edges[i]
+        return f"{self._device(node, edge.tail, edge.head)}->{self._device(node, edge.head, edge.tail)}"
+
+    def _device(self, node: int, device: str, other: str) -> str:
+        if device == "leaf":
+            return f"leaf{self.fabric.leaf_of(node, self._ports.index(other))}"
+        return f"node{node}.{device}"
+
+    @property
+    def _ports(self) -> list[str]:
+        return [edge.tail for edge in self._node.edges if edge.head == "leaf"]
+
+    def find_link(self, name: str) -> np.ndarray:
+        """Ids of the links that a user names, in table order.
+
+        `a->b` is one direction, `a-b` both, `a` alone (`node3.nic2`, `leaf1`) every link of that device; a `*` matches
+        anything. Parallel lanes between two switches all answer. Raises `TopologyError` when nothing does.
+        """
+        text = str(name).strip()
+        if "*" in text or "?" in text:
+            pattern = text if "->" in text or "*" in text.split("-")[-1] else f"{text}*"
+            every = [self.link_name(i) for i in range(len(self.links))]
+            found = [i for i, link in enumerate(every) if fnmatch.fnmatchcase(link, pattern)]
+        elif "->" in text:
+            found = self._between(*text.split("->", 1))
+        elif "-" in text:
+            a, b = text.split("-", 1)
+            found = sorted({*self._between(a, b), *self._between(b, a)})
+        else:
+            found = self._touching(text)
+        if not len(found):
+            raise TopologyError(
+                f"there is no link {name!r} in this cluster; write it like 'node0.nic0', 'node0.gpu1->nvswitch' "
+                "or 'leaf0-spine1'"
+            )
+        return np.array(found, dtype=np.int64)
+
+    def _between(self, a: str, b: str) -> list[int]:
+        a, b = a.strip(), b.strip()
+        if a.startswith("node") or b.startswith("node"):
+            candidates = self._touching(a if a.startswith("node") else b)
+            return [i for i in candidates if self._ends_match(self.link_name(i), a, b)]
+        return [self._first_fabric_link + i for i in self.fabric.find(a, b)]
+
+    def _ends_match(self, link: str, a: str, b: str) -> bool:
+        tail, head = link.split("->")
+        return _same(tail, a) and _same(head, b)
+
+    def _touching(self, device: str) -> list[int]:
+        match = re.fullmatch(r"node(\d+)\.(.+)", device)
+        if match:
+            node = int(match[1])
+            if node >= self.nodes:
+                return []
+            ends = ((i, edge) for i, edge in enumerate(self._node.edges))
+            return [node * len(self._node) + i for i, e in ends if _same(e.tail, match[2]) or _same(e.head, match[2])]
+        found = [self._first_fabric_link + i for i in self.fabric.find(device)]
+        if device.startswith("leaf"):
+            ports = [i for i, edge in enumerate(self._node.edges) if edge.kind == "nic"]
+            ids = (node * len(self._node) + i for node in range(self.nodes) for i in ports)
+            found = [i for i in ids if device in self.link_name(i).split("->")] + found
+        return found
+
+    # -- routes ----------------------------------------------------------------------------------------------------
+
+    def routes(self, src, dst, routing: str = "ideal", seed: int = 0, pxn: bool = False) -> Routes:
+        """The links that flows from GPUs src[n] to GPUs dst[n] cross.
+
+        routing: `ideal` spreads traffic evenly over parallel lanes, `ecmp-hash` puts each flow on one by a seeded hash.
+        pxn: traffic for another rail first goes over NVLink to the GPU of that rail in the sender's node (rail-only
+        networks always do this). Links that are down are avoided where there is another way.
+        Raises `SimulationError` naming the link when there is none.
+        """
+        if routing not in ROUTINGS:
+            raise TopologyError(f"routing {routing!r} is not known; expected one of {', '.join(ROUTINGS)}")
+        src, dst = (np.atleast_1d(np.asarray(ids, dtype=np.int64)) for ids in (src, dst))
+        src, dst = np.broadcast_arrays(src, dst)
+        both = np.concatenate([src, dst])
+        if len(both) and (both.min() < 0 or both.max() >= self.gpus):
+            raise TopologyError(f"GPU ids go from 0 to {self.gpus - 1} in this cluster")
+        table, hops = self._table(src, dst, routing, seed, pxn)
+        self._check_alive(table)
+        return routes_from_table(table, hops, self.links)
+
+    def _table(self, src, dst, routing, seed, pxn) -> tuple[np.ndarray, np.ndarray]:
+        """Link ids of each flow in hop order (-1 pads), and its hops."""
+        node, size = self._node, len(self._node)
+        a, b = self.node_of(src), self.node_of(dst)
+        i, j = self.local_of(src), self.local_of(dst)
+        outside = a != b
+        via = i
+        if (pxn or self.topology.network.kind == "rail-only") and self.topology.has_nvlink:
+            other_rail = self.nic_of(src) % self.fabric.rails != self.nic_of(dst) % self.fabric.rails
+            via = np.where(outside & other_rail, j, i)
+        first = np.where(outside, via, j)  # where the first leg, inside the sender's node, ends
+        inside = _shifted(node.within[i, first], a * size)
+        hops = node.within_hops[i, first].astype(np.int64)
+        if not outside.any():
+            return inside, hops
+        a, b, via, j = a[outside], b[outside], via[outside], j[outside]
+        leaf_a = self.fabric.leaf_of(a, nic_of(self.topology, via))
+        leaf_b = self.fabric.leaf_of(b, nic_of(self.topology, j))
+        bandwidth = self.links.bandwidth[self._first_fabric_link :]
+        middle = self.fabric.table(leaf_a, leaf_b, bandwidth, routing, seed, (src[outside], dst[outside]))
+        legs = [
+            _shifted(node.out[via], a * size),
+            _shifted(middle, np.full(len(a), self._first_fabric_link)),
+            _shifted(node.back[j], b * size),
+        ]
+        beyond = np.full((len(src), sum(leg.shape[1] for leg in legs)), -1, dtype=np.int64)
+        beyond[outside] = np.concatenate(legs, axis=1)
+        hops[outside] += node.reach_hops[via] + node.reach_hops[j] + (middle >= 0).sum(axis=1)
+        return np.concatenate([inside, beyond], axis=1), hops
+
+    def _check_alive(self, table: np.ndarray) -> None:
+        if self.link_factors:
+            down = (np.append(self.links.bandwidth, np.inf)[table] <= 0) & (table >= 0)
+            if down.any():
+                link = int(table[down][0])
+                raise SimulationError(f"the link {self.link_name(link)} is down and there is no way around it")
+
+
+def _shifted(table: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Rows of link indices moved to their node's place in the link table; padding stays."""
+    return np.where(table >= 0, table + by[:, None], -1)
+
+
+def _same(device: str, wanted: str) -> bool:
+    """Whether a device is the one meant: `nic9` means the port `nic8..11`, `gpu3` means `gpu3` (node prefix or not)."""
+    if device == wanted:
+        return True
+    prefix, _, name = wanted.rpartition(".")
+    own_prefix, _, own = device.replace("..", ":").rpartition(".")
+    if prefix and own_prefix and prefix != own_prefix:
+        return False
+    span, number = re.fullmatch(r"nic(\d+):(\d+)", own), re.fullmatch(r"nic(\d+)", name)
+    if span and number:
+        return int(span[1]) <= int(number[1]) <= int(span[2])
+    return own == name
+
+
+def _fabric(topology: Topology, nodes: int) -> Clos:
+    if topology.network.kind in ("torus", "dragonfly"):
+        from llmsim.cluster.switches import switches_of
+
+        return switches_of(topology, nodes)
+    return clos_of(topology, nodes)
