@@ -200,7 +200,7 @@ def test_refinement_folds_what_is_alike_and_splits_only_what_a_fault_touches():
 
 
 def test_a_slow_link_splits_the_ranks_that_cross_it():
-    flows = [FlowSet(0, np.arange(6), np.arange(6) // 2, np.ones(6))]
+    flows = [FlowSet(np.arange(6), np.arange(6) // 2, np.ones(6))]
     classes, links = refine(np.zeros(6, dtype=int), [], [], np.array([0, 0, 1]), flows)
     assert classes.tolist() == [0, 0, 0, 0, 1, 1]
     assert links.tolist() == [0, 0, 1]

@@ -13,15 +13,16 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class FlowSet:
-    """Traffic of one kind: entry k says that the flow of rank `rank[k]` crosses link `link[k]` with `share[k]`.
+    """Traffic of one kind: entry k says that a flow of `owner[k]` crosses link `link[k]` with `share[k]` of its bytes.
 
-    `peer[k]` is the rank that receives. The rank's own colour and the link's colour refine each other.
+    An owner is a rank, or, when `group` is given, a row of `groups[group]`: the members of a synchronous collective
+    share its traffic, so that their places in its ring do not tell them apart.
     """
 
-    kind: int
-    rank: np.ndarray
+    owner: np.ndarray
     link: np.ndarray
     share: np.ndarray
+    group: int | None = None
 
 
 def refine(
@@ -44,24 +45,26 @@ def refine(
     link_colour = _mix(links.astype(np.uint64), 2)
     count = link_count = -1
     for _ in range(rounds):
-        news = [colour]
-        for salt, members in enumerate(groups):
-            together = _mix(_mix(colour, 100 + salt)[members].sum(axis=1, dtype=np.uint64), 3)
-            own = np.zeros_like(colour)
-            own[members.ravel()] = np.repeat(together, members.shape[1])
-            news.append(_mix(own, 200 + salt))
-        for salt, other in enumerate(neighbours):
-            met = np.where(other >= 0, colour[np.maximum(other, 0)], np.uint64(7))
-            news.append(_mix(met, 300 + salt))
-        crossed = np.zeros_like(colour)
+        own = [
+            _mix(_mix(colour, 100 + salt)[members].sum(axis=1, dtype=np.uint64), 3)
+            for salt, members in enumerate(groups)
+        ]
+        met = [np.where(other >= 0, colour[np.maximum(other, 0)], np.uint64(7)) for other in neighbours]
+        crossed = [np.zeros_like(part) for part in own]
+        crossed_alone = np.zeros_like(colour)
         crossing = np.zeros_like(link_colour)
-        for flow in flows:
+        for salt, flow in enumerate(flows):
+            source, target = (colour, crossed_alone) if flow.group is None else (own[flow.group], crossed[flow.group])
             weight = _mix(np.round(flow.share * 2**20).astype(np.uint64), 4)
-            np.add.at(crossed, flow.rank, _mix(link_colour[flow.link] ^ weight, 400 + flow.kind))
-            np.add.at(crossing, flow.link, _mix(colour[flow.rank] ^ weight, 500 + flow.kind))
-        new = _mix(crossed, 5)
-        for salt, part in enumerate(news):
-            new = _mix(new + _mix(part, 600 + salt), 6)
+            np.add.at(target, flow.owner, _mix(link_colour[flow.link] ^ weight, 400 + salt))
+            np.add.at(crossing, flow.link, _mix(source[flow.owner] ^ weight, 500 + salt))
+        new = _mix(colour + _mix(crossed_alone, 5), 6)
+        for salt, part in enumerate(met):
+            new = _mix(new + _mix(part, 300 + salt), 6)
+        for salt, members in enumerate(groups):
+            spread = np.zeros_like(colour)
+            spread[members.ravel()] = np.repeat(_mix(own[salt] + _mix(crossed[salt], 7), 200 + salt), members.shape[1])
+            new = _mix(new + _mix(spread, 600 + salt), 6)
         new_link = _mix(_mix(crossing, 8) + link_colour, 9)
         new_count, new_link_count = len(np.unique(new)), len(np.unique(new_link))
         if new_count == count and new_link_count == link_count:

@@ -4,7 +4,7 @@ A communication that everything after it waits for runs inline: its lane is the 
 stream stands still meanwhile. A communication that computation runs beside gets the lane of its own stream.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llmsim.engine.plan import Fragment, Item, Op, Plan
@@ -35,8 +35,8 @@ class Template:
             lanes.setdefault(lane, []).append(item)
 
 
-def compile_template(steps: Sequence[Step], ops: Sequence[Op]) -> Template:
-    """Fragments of `steps`, where ops[i] is what step i costs. The last piece ends after all others have ended."""
+def compile_template(steps: Sequence[Step], build: Callable[[int, str], Op]) -> Template:
+    """Fragments of `steps`; build(index, lane) says what a step costs. The last piece ends when all have ended."""
     lanes = _assign_lanes(steps)
     waits_on = _cross_dependencies(steps, lanes)
     signal_of: dict[int, int] = {}
@@ -54,13 +54,13 @@ def compile_template(steps: Sequence[Step], ops: Sequence[Op]) -> Template:
         if lane in open_ops:
             pieces.append((lane, Fragment(tuple(open_ops.pop(lane)), open_waits.pop(lane), signals)))
 
-    for index, (lane, op) in enumerate(zip(lanes, ops)):
+    for index, lane in enumerate(lanes):
         if waits_on[index]:
             close(lane, ())
         if lane not in open_ops:
             open_ops[lane] = []
             open_waits[lane] = tuple(signal_of[step] for step in sorted(waits_on[index]))
-        open_ops[lane].append(op)
+        open_ops[lane].append(build(index, lane))
         if index in signal_of:
             close(lane, (signal_of[index],))
     for lane in sorted(open_ops, key=lambda name: name == "compute"):

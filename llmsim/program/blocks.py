@@ -1,0 +1,119 @@
+"""Compiles passes for one rank class: kernel by kernel, or (`detail: block`) as one op measured beforehand.
+
+Equal layers are measured once: a block of a plain pass is the sum of its layers, each played alone by the engine.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from llmsim.engine.blocks import Measured, is_closed, measure
+from llmsim.engine.ledger import attribute, gaps
+from llmsim.engine.plan import Fragment, Item, Op, Part, Plan
+from llmsim.model.work import Step
+from llmsim.program.costs import ClassCosts
+from llmsim.program.labels import CATEGORIES, Label
+from llmsim.program.passes import Pass
+from llmsim.program.template import Template, compile_template
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of steps played alone. Demands are by place in the class's list of resources; shares add up to 1."""
+
+    seconds: float
+    demands: tuple[tuple[int, float], ...]
+    shares: tuple[float, ...]  # seconds of each of CATEGORIES, then idle
+    flops: float
+    bytes: float
+
+
+@dataclass(slots=True)
+class PassCompiler:
+    """Templates of one class. `known` is shared by all classes: blocks of equal steps under equal costs."""
+
+    costs: ClassCosts
+    blocks: bool
+    signature: int  # number of costs.signature: equal for classes whose steps cost the same
+    known: dict = field(default_factory=dict)
+
+    def compile(self, work: Pass, name: str) -> Template:
+        """The template of a pass; `name` is what its block is called in the trace."""
+        if self.blocks:
+            phase = next((steps[-1].phase for _, steps in reversed(work.parts) if steps), "forward")
+            if work.closed:
+                parts = [self._block(steps) for _, steps in work.parts]
+            else:
+                parts = [self._block(tuple(work.flat()[0]))]
+            if None not in parts:
+                op = self._op(_in_series(parts), name, phase)
+                return Template((("compute", Fragment((op,))),), 0)
+        steps, layers = work.flat()
+        return compile_template(steps, lambda i, lane: self.costs.op(steps[i], lane, layers[i]))
+
+    def _op(self, block: Block, name: str, phase: str) -> Op:
+        resources = self.costs.resources
+        label = Label(name, "compute", "compute", phase, -1, "", block.flops, block.bytes, -1, block.shares)
+        demands = tuple((resources[place], amount) for place, amount in block.demands)
+        return Op(self.costs.labels.number(label), (Part(1, 0.0, block.seconds, demands),))
+
+    def _block(self, steps: tuple[Step, ...]) -> Block | None:
+        key = (self.signature, id(steps))
+        if key not in self.known:
+            self.known[key] = (self._measure(steps), steps)  # holding the steps keeps their id taken
+        return self.known[key][0]
+
+    def _measure(self, steps: tuple[Step, ...]) -> Block | None:
+        costs = self.costs
+        template = compile_template(steps, lambda i, lane: costs.op(steps[i], lane, -1))
+        if not all(is_closed(fragment.ops) for _, fragment in template.pieces):
+            return None
+        plan = Plan(capacities=costs.plan.capacities)
+        lanes: dict[str, list[Item]] = {}
+        template.place(plan, lanes, 0)
+        measured = measure(costs.plan.capacities, lanes, plan.signals)
+        place = {resource: index for index, resource in enumerate(costs.resources)}
+        demands = tuple((place[resource], amount) for resource, amount in measured.demands)
+        labels = costs.labels.values
+        used = [labels[int(row[0])] for rows in measured.rows.values() for row in rows]
+        return Block(
+            measured.seconds,
+            demands,
+            _shares(measured, labels),
+            sum(label.flops for label in used),
+            sum(label.bytes for label in used),
+        )
+
+
+def _shares(measured: Measured, labels: list[Label]) -> tuple[float, ...]:
+    seconds = np.zeros(len(CATEGORIES) + 1)
+    own = measured.rows["compute"]
+    category = np.array([labels[int(label)].category for label in own[:, 0]], dtype=int)
+    np.add.at(seconds, category, own[:, 3] - own[:, 2])
+    free = gaps(own[:, 2], own[:, 3], 0.0, measured.seconds)
+    lanes = [name for name in measured.rows if name != "compute"]
+    exposed, idle = attribute(*free, [(measured.rows[name][:, 2], measured.rows[name][:, 3]) for name in lanes])
+    for name, amount in zip(lanes, exposed):
+        rows = measured.rows[name]
+        seconds[labels[int(rows[0, 0])].category] += amount
+    seconds[-1] += idle
+    total = seconds.sum()
+    return tuple((seconds / total).tolist()) if total else tuple(seconds.tolist())
+
+
+def _in_series(blocks: list[Block]) -> Block:
+    seconds = sum(block.seconds for block in blocks)
+    demands: dict[int, float] = {}
+    shares = np.zeros(len(CATEGORIES) + 1)
+    for block in blocks:
+        weight = block.seconds / seconds if seconds else 0.0
+        shares += np.array(block.shares) * weight
+        for place, amount in block.demands:
+            demands[place] = demands.get(place, 0.0) + amount * weight
+    return Block(
+        seconds,
+        tuple(sorted(demands.items())),
+        tuple(shares.tolist()),
+        sum(block.flops for block in blocks),
+        sum(block.bytes for block in blocks),
+    )

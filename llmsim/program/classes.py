@@ -1,0 +1,145 @@
+"""Folds ranks and links into classes that behave alike, and says what each class's traffic loads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.links import KIND
+from llmsim.engine.refinement import FlowSet, refine
+from llmsim.program.costs import ClassGroup, resources_of
+from llmsim.program.placement import Flows, Traffic, describe_group
+
+_FABRIC = ("spine", "core", "router", "global")  # link kinds above the NICs
+
+
+@dataclass(frozen=True)
+class RankClasses:
+    """`of_rank` int[ranks] and `of_link` int[links] number the classes; representatives are first members."""
+
+    of_rank: np.ndarray
+    representative: np.ndarray
+    count: np.ndarray
+    of_link: np.ndarray
+    link_representative: np.ndarray
+
+    def link_resource(self, link_class: int) -> int:
+        """The resource of a link class; ranks' SMs and HBM come first."""
+        return resources_of(len(self.count))[0] + link_class
+
+
+def fold(
+    first: np.ndarray,
+    traffic: Mapping[str, Traffic],
+    meetings: list[np.ndarray],
+    neighbours: list[np.ndarray],
+    cluster: Cluster,
+    enabled: bool,
+) -> RankClasses:
+    """Classes of ranks. `first`: int[ranks], what tells ranks apart from the start (program, device, faults).
+
+    meetings: groups without traffic worth counting, whose members still wait for one another.
+    """
+    links = cluster.links
+    if not enabled:
+        of_rank, of_link = np.arange(len(first)), np.arange(len(links))
+    else:
+        properties = np.column_stack((links.kind, links.bandwidth))
+        _, link_colour = np.unique(properties, axis=0, return_inverse=True)
+        groups, flows = list(meetings), []
+        for entry in traffic.values():
+            group = None
+            if not entry.kind.startswith("pp"):
+                group = len(groups)
+                groups.append(entry.members)
+            for part in (entry.intra, entry.inter):
+                owner = part.rank if group is None else entry.group_of[part.rank]
+                flows.append(FlowSet(owner, part.link, part.share, group))
+        of_rank, of_link = refine(first, groups, neighbours, link_colour.ravel(), flows)
+    _, representative, count = np.unique(of_rank, return_index=True, return_counts=True)
+    _, link_representative = np.unique(of_link, return_index=True)
+    return RankClasses(of_rank, representative, count, of_link, link_representative)
+
+
+def without_slack(traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndarray) -> dict[str, Traffic]:
+    """The traffic without those fabric links that can never fill.
+
+    A link above the NICs that has room for the full rate of every GPU whose flows cross it limits nothing; leaving it
+    out is exact, and keeps ranks alike that differ only in where their non-blocking routes run.
+    """
+    links = cluster.links
+    fabric = np.isin(links.kind, [KIND[kind] for kind in _FABRIC])
+    pairs = [
+        np.column_stack((part.link, gpu[part.rank]))
+        for entry in traffic.values()
+        for part in (entry.intra, entry.inter)
+        if len(part.link)
+    ]
+    if not pairs:
+        return dict(traffic)
+    crossing = np.unique(np.concatenate(pairs), axis=0)[:, 0]
+    asked = np.bincount(crossing, minlength=len(links)) * cluster.topology.scale_out_bandwidth
+    drop = fabric & (asked <= links.bandwidth * (1 + 1e-9))
+
+    def keep(part: Flows) -> Flows:
+        stay = ~drop[part.link]
+        return Flows(part.rank[stay], part.link[stay], part.share[stay])
+
+    return {
+        kind: Traffic(entry.kind, entry.members, keep(entry.intra), keep(entry.inter), entry.latency)
+        for kind, entry in traffic.items()
+    }
+
+
+def class_groups(
+    classes: RankClasses, traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndarray
+) -> list[dict[str, ClassGroup]]:
+    """For each class, each kind of group it is in: the group's numbers and the load of its traffic on link classes."""
+    result: list[dict[str, ClassGroup]] = [{} for _ in classes.count]
+    for kind, entry in traffic.items():
+        intra = _loads(classes, entry.intra)
+        inter = _loads(classes, entry.inter)
+        if kind.startswith("pp"):
+            sender = np.full(len(classes.of_rank), -1)
+            sender[entry.members[:, 0]] = np.arange(len(entry.members))
+        for number, rank in enumerate(classes.representative):
+            if kind.startswith("pp"):
+                row = sender[rank]
+                if row < 0:
+                    continue
+                members: tuple[int, ...] = (number,)
+            else:
+                row = entry.group_of[rank]
+                members = tuple(np.unique(classes.of_rank[entry.members[row]]).tolist())
+            result[number][kind] = ClassGroup(
+                kind,
+                describe_group(entry, cluster, gpu, row),
+                members,
+                _sum(intra, members),
+                _sum(inter, members),
+            )
+    return result
+
+
+def _loads(classes: RankClasses, flows: Flows) -> dict[int, list[tuple[int, float]]]:
+    """By class: (resource, flows of the class that cross the representative link of the resource)."""
+    link_class = classes.of_link[flows.link]
+    shown = flows.link == classes.link_representative[link_class]
+    owner, target, share = classes.of_rank[flows.rank[shown]], link_class[shown], flows.share[shown]
+    result: dict[int, list[tuple[int, float]]] = {}
+    if len(owner) == 0:
+        return result
+    keys, inverse = np.unique(np.column_stack((owner, target)), axis=0, return_inverse=True)
+    totals = np.bincount(inverse.ravel(), weights=share)
+    for (number, link), total in zip(keys.tolist(), totals.tolist()):
+        result.setdefault(number, []).append((classes.link_resource(link), total))
+    return result
+
+
+def _sum(loads: dict[int, list[tuple[int, float]]], members: tuple[int, ...]) -> tuple[tuple[int, float], ...]:
+    total: dict[int, float] = {}
+    for number in members:
+        for resource, flows in loads.get(number, ()):
+            total[resource] = total.get(resource, 0.0) + flows
+    return tuple(sorted(total.items()))

@@ -1,0 +1,120 @@
+"""Turns the steps of a rank class into ops: kernels by the GPU's cost model, communications by their group's phases."""
+
+from dataclasses import dataclass
+
+from llmsim.collectives import Group, plan_collective
+from llmsim.cost.kernels import KernelCosts
+from llmsim.engine.plan import Op, Part, Plan
+from llmsim.model.work import Communication, Step
+from llmsim.program.labels import Label, Numbered
+
+_COMMUNICATION_WEIGHT = 16.0  # a communication kernel holds its SMs: thread blocks are not preempted
+
+
+@dataclass(frozen=True, slots=True)
+class ClassGroup:
+    """One group as a rank class sees it: its numbers, the classes in it, and what its traffic loads.
+
+    `intra` and `inter` are (resource, flows): how many of the members' flows cross the resource at once.
+    """
+
+    kind: str
+    group: Group
+    classes: tuple[int, ...]
+    intra: tuple[tuple[int, float], ...]
+    inter: tuple[tuple[int, float], ...]
+
+
+@dataclass(slots=True)
+class ClassCosts:
+    """Ops of one rank class. `sm` and `hbm` map a class to its resources."""
+
+    plan: Plan
+    labels: Numbered
+    kernels: KernelCosts
+    number: int
+    groups: dict[str, ClassGroup]
+    meetings: dict[tuple, int]
+    resources: tuple[int, ...] = ()  # all that this class's ops can use, in an order that equal classes share
+    signature: tuple = ()  # equal for classes whose steps cost the same
+
+    def __post_init__(self) -> None:
+        used = list(resources_of(self.number))
+        for place in self.groups.values():
+            used += [resource for resource, _ in place.intra + place.inter]
+        self.resources = tuple(dict.fromkeys(used))
+        where = {resource: index for index, resource in enumerate(self.resources)}
+        self.signature = (
+            self.kernels.gpu.name,
+            tuple(self.plan.capacities[resource] for resource in self.resources),
+            tuple(
+                (
+                    place.kind,
+                    place.group,
+                    len(place.classes),
+                    tuple((where[r], flows) for r, flows in place.intra),
+                    tuple((where[r], flows) for r, flows in place.inter),
+                )
+                for place in self.groups.values()
+            ),
+        )
+
+    def op(self, step: Step, lane: str, layer: int, *, kind: str | None = None, peer: int = -1) -> Op:
+        """The op of a step played in `lane`."""
+        work = step.work
+        if isinstance(work, Communication):
+            return self._communication(step, work, lane, layer, peer)
+        time = self.kernels.time(work)
+        sm, hbm = resources_of(self.number)
+        part = _feasible(Part(1, time.launch, time.seconds, ((sm, time.sm), (hbm, time.hbm))), self.plan.capacities)
+        label = Label(step.name, kind or "compute", step.stream, step.phase, layer, "", time.flops, time.bytes)
+        return Op(self.labels.number(label), (part,))
+
+    def _communication(self, step: Step, work: Communication, lane: str, layer: int, peer: int) -> Op:
+        place = self.groups[work.group]
+        collective = plan_collective(work.operation, float(work.size), place.group)
+        parts = []
+        for phase in collective.phases:
+            demands: dict[int, float] = {}
+            if phase.seconds > 0:
+                for resource, flows in place.intra:
+                    _add(demands, resource, flows * phase.intra_bytes / phase.seconds)
+                for resource, flows in place.inter:
+                    _add(demands, resource, flows * phase.inter_bytes / phase.seconds)
+                for member in place.classes:
+                    sm, hbm = resources_of(member)
+                    _add(demands, sm, phase.sms / self.kernels.gpu.sms)
+                    _add(demands, hbm, phase.hbm_bytes / phase.seconds)
+            part = Part(phase.repeat, phase.latency, phase.seconds, tuple(demands.items()), _COMMUNICATION_WEIGHT)
+            parts.append(_feasible(part, self.plan.capacities))
+        kind = "p2p" if work.operation == "send_recv" else "collective"
+        label = Label(step.name, kind, step.stream, step.phase, layer, work.group, 0.0, float(work.size), peer)
+        return Op(self.labels.number(label), tuple(parts), self._meeting(place, lane))
+
+    def _meeting(self, place: ClassGroup, lane: str) -> int:
+        if len(place.classes) == 1 or place.group.ranks == 1:
+            return -1
+        key = (place.kind, place.classes, lane)
+        if key not in self.meetings:
+            self.meetings[key] = len(self.plan.meetings)
+            self.plan.meetings.append(len(place.classes))
+        return self.meetings[key]
+
+
+def resources_of(number: int) -> tuple[int, int]:
+    """The SM pool (capacity 1 = all SMs) and the HBM (bytes/s) of a rank class."""
+    return 2 * number, 2 * number + 1
+
+
+def _add(demands: dict[int, float], resource: int, amount: float) -> None:
+    if amount > 0:
+        demands[resource] = demands.get(resource, 0.0) + amount
+
+
+def _feasible(part: Part, capacities: list[float]) -> Part:
+    """The same work at a full rate that the resources allow one activity alone (slow GPUs, slow links, full NICs)."""
+    speed = min((capacities[r] / amount for r, amount in part.demands if amount > capacities[r]), default=1.0)
+    if speed >= 1.0 or speed <= 0.0:
+        return part
+    demands = tuple((resource, amount * speed) for resource, amount in part.demands)
+    return part._replace(seconds=part.seconds / speed, demands=demands)

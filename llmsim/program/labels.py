@@ -1,0 +1,73 @@
+"""The static columns of the trace: each op's label, and the tag that says for which micro-batch it ran."""
+
+from dataclasses import dataclass, field
+
+CATEGORIES = (
+    "compute",
+    "exposed_tp",
+    "exposed_cp",
+    "exposed_ep",
+    "exposed_pp",
+    "exposed_dp",
+    "offload",
+    "data",
+    "optimizer",
+)
+_OF_STREAM = {
+    "compute": "compute",
+    "tp": "exposed_tp",
+    "cp": "exposed_cp",
+    "ep": "exposed_ep",
+    "pp_send": "exposed_pp",
+    "pp_recv": "exposed_pp",
+    "dp": "exposed_dp",
+    "offload": "offload",
+    "host": "data",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What is the same for every instance of an op. `shares` splits a block's time over `CATEGORIES` and idle."""
+
+    name: str
+    kind: str  # compute | collective | p2p | offload | optimizer | host
+    stream: str
+    phase: str  # forward | backward | weight | recompute | update
+    layer: int = -1
+    group: str = ""
+    flops: float = 0.0
+    bytes: float = 0.0
+    peer: int = -1  # p2p: the class that receives
+    shares: tuple[float, ...] | None = None
+
+    @property
+    def category(self) -> int:
+        """Index into `CATEGORIES` of the seconds this op owns when nothing computes beside it."""
+        if self.kind == "optimizer":
+            return CATEGORIES.index("optimizer")
+        return CATEGORIES.index(_OF_STREAM[self.stream])
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Which instance: -1 where it does not apply."""
+
+    micro_batch: int = -1
+    chunk: int = -1
+    iteration: int = 0
+
+
+@dataclass(slots=True)
+class Numbered:
+    """Values numbered in order of first use."""
+
+    values: list = field(default_factory=list)
+    index: dict = field(default_factory=dict)
+
+    def number(self, value) -> int:
+        found = self.index.get(value)
+        if found is None:
+            found = self.index[value] = len(self.values)
+            self.values.append(value)
+        return found
