@@ -1,0 +1,342 @@
+"""The pipeline timeline: one row a stage, boxes at the times they ran, waiting hatched and labelled with its share."""
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from llmsim.analysis.intervals import coverage
+from llmsim.plots.boxes import Ranks, Timeline, lay_out
+from llmsim.plots.style import (
+    COLOURS,
+    HATCH,
+    INK,
+    MUTED,
+    empty_note,
+    ink_on,
+    new_figure,
+    shade,
+    tidy,
+    time_unit,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH = 15.0  # inches
+_MAIN = 0.30  # half of the height of a task box, in rows
+_LANE = (0.33, 0.47)  # the communication strip under it: rows below the centre line
+WAITING = {"facecolors": "#FAFAFA", "edgecolors": HATCH, "hatch": "////"}
+_MOST_NUMBERS = 6000
+_MOST_COMM_BOXES = 20000
+_PHASES = {"F": "forward", "B": "backward", "BW": "backward", "W": "weight"}
+_NAMES = {
+    "forward": "forward",
+    "backward": "backward",
+    "weight": "weight gradient",
+    "recompute": "recompute (its share)",
+    "optimizer": "optimizer step",
+    "communication": "communication",
+}
+
+
+def plot_timeline(
+    trace: "pd.DataFrame",
+    *,
+    ranks: Ranks = None,
+    time_range: tuple[float, float] | None = None,
+    arrows: bool = False,
+    title: str | None = None,
+    numbers: bool | Literal["auto"] = "auto",
+    memory: "pd.DataFrame | None" = None,
+) -> "Figure":
+    """Picture of a trace (CONTRACT section 4): one row a stage, spaced by real time.
+
+    `ranks`: None for one representative a stage, "all", or the ranks to show. `time_range` (s) zooms. `arrows` joins
+    each forward and each backward to the next stage's. `numbers` writes micro-batch numbers: "auto" where they fit.
+    `memory`: the memory table, drawn under the timeline. Raises `UserError` for a rank that is not in the trace.
+    """
+    timeline = lay_out(trace, ranks, time_range)
+    pitch = row_pitch(len(timeline.rows))
+    height = len(timeline.rows) * pitch + 1.5 + (2.6 if memory is not None else 0.0)
+    figure = new_figure(_WIDTH, max(height, 2.4))
+    if memory is not None:
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[max(0.6, height - 3.4), 2.4])
+    else:
+        axes = figure.subplots()
+    draw_timeline(axes, timeline, pitch=pitch, width=_WIDTH - 1.8, arrows=arrows, numbers=numbers)
+    scale, unit = time_unit(timeline.end - timeline.start)
+    if memory is not None:
+        from llmsim.plots.memory import draw_memory_lines
+
+        draw_memory_lines(below, memory, timeline.rows, scale)
+        axes.tick_params(labelbottom=False)
+    (below if memory is not None else axes).set_xlabel(f"time ({unit})", color=INK)
+    figure.suptitle(
+        title if title is not None else default_title(timeline), fontsize=13, color=INK, x=0.01, ha="left"
+    )
+    draw_legend(axes, timeline)
+    return figure
+
+
+def row_pitch(rows: int) -> float:
+    """Inches per row: generous for a few rows, still readable for 64."""
+    return float(np.clip(10.0 / max(rows, 1), 0.15, 0.62))
+
+
+def default_title(timeline: Timeline) -> str:
+    """What is shown, in numbers."""
+    stages = len({row.stage for row in timeline.rows})
+    parts = [f"{stages} pipeline stage{'s' * (stages != 1)}", f"{timeline.micro_batches} micro-batches"]
+    if timeline.chunks > 1:
+        parts.append(f"{timeline.chunks} chunks a stage")
+    return ", ".join(parts) + f": bubble {timeline.bubble:.1%} of the pipeline's span"
+
+
+def draw_timeline(
+    axes: "Axes",
+    timeline: Timeline,
+    *,
+    pitch: float,
+    width: float,
+    arrows: bool = False,
+    numbers: bool | str = "auto",
+    end: float | None = None,
+) -> None:
+    """Draw on `axes`, about `width` inches wide with rows of `pitch` inches; the x axis ends at `end` (s) if given."""
+    scale, _ = time_unit((end if end is not None else timeline.end) - timeline.start)
+    low, high = timeline.start / scale, (end if end is not None else timeline.end) / scale
+    tidy(axes)
+    if not timeline.rows:
+        return empty_note(axes, "the trace is empty")
+    axes.set_xlim(low, high)
+    axes.set_ylim(len(timeline.rows) - 0.5, -0.5)
+    inch = (high - low) / width
+    _draw_waiting(axes, timeline, scale)
+    boxes = _task_boxes(timeline, scale)
+    _add_boxes(axes, boxes, inch)
+    _draw_tail(axes, timeline, scale)
+    _draw_communication(axes, timeline, scale, (low, high))
+    if numbers is True or numbers == "auto":
+        _draw_numbers(axes, boxes, inch, pitch, always=numbers is True)
+    if arrows:
+        _draw_arrows(axes, timeline, scale)
+    _label_rows(axes, timeline, pitch)
+
+
+def _task_boxes(timeline: Timeline, scale: float) -> dict[str, np.ndarray]:
+    """Arrays of the boxes: x0, x1, y0, y1, colour, and the number to write (-1: none)."""
+    tasks = timeline.tasks
+    phase = tasks["kind"].map(_PHASES).to_numpy()
+    chunk = np.maximum(tasks["chunk"].to_numpy(), 0)
+    start, end = tasks["start_s"].to_numpy(), tasks["end_s"].to_numpy()
+    recompute = tasks["recompute_s"].to_numpy()
+    row, half = tasks["row"].to_numpy(float), tasks["half"].to_numpy()
+    top = row - np.where(half == 2, 0.0, _MAIN)
+    bottom = row + np.where(half == 1, 0.0, _MAIN)
+    shades = {
+        (name, index): shade(COLOURS[name], index, timeline.chunks)
+        for name in ("forward", "backward", "weight", "recompute")
+        for index in range(timeline.chunks)
+    }
+    colour = np.array([shades[key] for key in zip(phase, chunk)]).reshape(-1, 3)
+    again = np.flatnonzero(recompute > 0)
+    again_colour = np.array([shades["recompute", chunk[index]] for index in again]).reshape(-1, 3)
+    return {
+        "x0": np.concatenate((start + recompute, start[again])) / scale,
+        "x1": np.concatenate((end, (start + recompute)[again])) / scale,
+        "y0": np.concatenate((top, top[again])),
+        "y1": np.concatenate((bottom, bottom[again])),
+        "colour": np.concatenate((colour, again_colour)),
+        "number": np.concatenate((tasks["micro_batch"].to_numpy(), np.full(len(again), -1))),
+    }
+
+
+def _add(
+    axes: "Axes", x0: np.ndarray, x1: np.ndarray, y0: np.ndarray, y1: np.ndarray, **style: object
+) -> None:
+    """Many rectangles as one collection; the limits of the axes stay."""
+    from matplotlib.collections import PolyCollection
+
+    corners = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+    vertices = np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1)
+    axes.add_collection(PolyCollection(vertices, **{"linewidths": 0.0, "zorder": 2, **style}), autolim=False)
+
+
+def _add_boxes(axes: "Axes", boxes: dict[str, np.ndarray], inch: float) -> None:
+    """White seams between boxes wide enough to afford them; hair-thin boxes keep all their ink."""
+    wide = (boxes["x1"] - boxes["x0"]) > 0.06 * inch
+    for mask, line in ((wide, 0.6), (~wide, 0.0)):
+        if mask.any():
+            sides = (boxes[name][mask] for name in ("x0", "x1", "y0", "y1"))
+            _add(axes, *sides, facecolors=boxes["colour"][mask], edgecolors="white", linewidths=line)
+
+
+def _draw_waiting(axes: "Axes", timeline: Timeline, scale: float) -> None:
+    """The pipeline's window hatched behind each row: what no box covers is waiting."""
+    cells = [
+        (low / scale, high / scale, row - _MAIN, row + _MAIN)
+        for row, own in enumerate(timeline.rows)
+        for low, high in own.window
+    ]
+    if cells:
+        _add(axes, *np.array(cells).T, zorder=1, **WAITING)
+
+
+def _draw_tail(axes: "Axes", timeline: Timeline, scale: float) -> None:
+    tail = timeline.tail
+    if len(tail):
+        row, start, end = (tail[name].to_numpy(float) for name in ("row", "start_s", "end_s"))
+        colours = [COLOURS[what] for what in tail["what"]]
+        sides = (start / scale, end / scale, row - _MAIN, row + _MAIN)
+        _add(axes, *sides, facecolors=colours, edgecolors="white", linewidths=0.6)
+
+
+def _draw_communication(axes: "Axes", timeline: Timeline, scale: float, span: tuple[float, float]) -> None:
+    """A strip under the boxes; where too many transfers share it, the ink's density is their share of the time."""
+    from matplotlib.colors import to_rgb
+
+    low, high = span
+    counts = [len(row.comm[0]) for row in timeline.rows]
+    if not sum(counts):
+        return
+    if sum(counts) <= _MOST_COMM_BOXES:
+        start, end = (np.concatenate([row.comm[side] for row in timeline.rows]) / scale for side in (0, 1))
+        row = np.repeat(np.arange(len(counts), dtype=float), counts)
+        _add(axes, start, end, row + _LANE[0], row + _LANE[1], facecolors=COLOURS["communication"])
+        return
+    edges = np.linspace(low, high, 2401)
+    limits = axes.get_xlim(), axes.get_ylim()
+    for row, own in enumerate(timeline.rows):
+        share = coverage(own.comm[0] / scale, own.comm[1] / scale, edges) / np.diff(edges)
+        image = np.empty((1, len(share), 4))
+        image[..., :3], image[0, :, 3] = to_rgb(COLOURS["communication"]), np.clip(share, 0.0, 1.0)
+        place = (low, high, row + _LANE[1], row + _LANE[0])
+        axes.imshow(image, extent=place, aspect="auto", zorder=2, interpolation="none")
+    axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def _draw_numbers(
+    axes: "Axes", boxes: dict[str, np.ndarray], inch: float, pitch: float, always: bool
+) -> None:
+    height = (boxes["y1"] - boxes["y0"]) * pitch * 72  # points
+    size = np.clip(0.62 * height, 0.0, 9.5)
+    digits = np.char.str_len(boxes["number"].astype(str))
+    room = (boxes["x1"] - boxes["x0"]) / inch * 72
+    size = np.minimum(size, room / (0.62 * digits + 0.25))  # DejaVu Sans digits are 0.636 em wide
+    inside = (boxes["x0"] + boxes["x1"] > 2 * axes.get_xlim()[0]) & (
+        boxes["x0"] + boxes["x1"] < 2 * axes.get_xlim()[1]
+    )
+    fits = (boxes["number"] >= 0) & inside & ((size >= 4.5) | always)
+    if not always and fits.sum() > _MOST_NUMBERS:
+        return
+    for index in np.flatnonzero(fits):
+        axes.text(
+            (boxes["x0"][index] + boxes["x1"][index]) / 2,
+            (boxes["y0"][index] + boxes["y1"][index]) / 2,
+            str(boxes["number"][index]),
+            fontsize=max(size[index], 3.0),
+            color=ink_on(boxes["colour"][index]),
+            ha="center",
+            va="center_baseline",
+            zorder=4,
+            clip_on=True,
+        ).set_in_layout(False)
+
+
+def task_links(timeline: Timeline) -> np.ndarray:
+    """(row from, end, row to, start) of each hand-over between stages, shape (n, 4), times in seconds.
+
+    The forwards of one micro-batch run one after the other through the stages, and so do its backwards; where the
+    chunks of a micro-batch number overlap in time (DualPipe's two directions) each chunk is a chain of its own.
+    """
+    links = []
+    passes = timeline.tasks[timeline.tasks["kind"] != "W"]
+    kind = passes["kind"].where(passes["kind"] == "F", "B")
+    for _, chain in passes.groupby([passes["iteration"], kind, passes["micro_batch"]], sort=False):
+        chain = chain.sort_values("start_s")
+        serial = (chain["end_s"].to_numpy()[:-1] <= chain["start_s"].to_numpy()[1:] * (1 + 1e-9)).all()
+        for part in [chain] if serial else [own for _, own in chain.groupby("chunk")]:
+            row, start, end = (part[name].to_numpy() for name in ("row", "start_s", "end_s"))
+            moves = row[1:] != row[:-1]
+            links.append(np.column_stack((row[:-1], end[:-1], row[1:], start[1:]))[moves])
+    return np.concatenate(links) if links else np.zeros((0, 4))
+
+
+def _draw_arrows(axes: "Axes", timeline: Timeline, scale: float) -> None:
+    links = task_links(timeline)
+    x, y = links[:, 1] / scale, links[:, 0]
+    dx, dy = links[:, 3] / scale - x, links[:, 2] - y
+    y, dy = y + np.sign(dy) * _MAIN, dy - 2 * np.sign(dy) * _MAIN  # from edge to edge
+    axes.quiver(
+        x,
+        y,
+        dx,
+        dy,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=0.0009,
+        headwidth=5,
+        headlength=6,
+        color=INK,
+        alpha=0.75,
+        zorder=3,
+    )
+
+
+def _label_rows(axes: "Axes", timeline: Timeline, pitch: float) -> None:
+    """Stage names on the left, each row's bubble on the right; every n-th when rows are thin."""
+    rows = timeline.rows
+    step = next(n for n in (1, 2, 4, 8, 16, 32, 64, 10**9) if n * pitch * 72 >= 9.5)
+    several = len({row.stage for row in rows}) < len(rows)
+    ticks = range(0, len(rows), step)
+    names = [f"{rows[i].stage} · rank {rows[i].rank}" if several else str(rows[i].stage) for i in ticks]
+    axes.set_yticks(list(ticks), names)
+    axes.set_ylabel("pipeline stage", color=INK, labelpad=8)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    twin = axes.secondary_yaxis("right")
+    twin.set_yticks(list(ticks), [f"{rows[i].bubble:.1%}" for i in ticks])
+    twin.tick_params(length=0, labelsize=9, colors=MUTED)
+    twin.spines["right"].set_visible(False)
+    twin.set_ylabel("waiting (bubble)", color=MUTED, labelpad=8)
+
+
+def draw_legend(axes: "Axes", *timelines: Timeline) -> None:
+    """One legend above `axes`: only what occurs."""
+    from matplotlib.legend_handler import HandlerTuple
+    from matplotlib.patches import Patch
+
+    kinds = {_PHASES[kind] for timeline in timelines for kind in timeline.tasks["kind"].unique()}
+    if any((timeline.tasks["recompute_s"] > 0).any() for timeline in timelines):
+        kinds.add("recompute")
+    kinds |= {what for timeline in timelines for what in timeline.tail["what"].unique()}
+    if any(len(row.comm[0]) for timeline in timelines for row in timeline.rows):
+        kinds.add("communication")
+    handles = [Patch(facecolor=COLOURS[name], label=text) for name, text in _NAMES.items() if name in kinds]
+    handles.append(
+        Patch(facecolor=WAITING["facecolors"], edgecolor=HATCH, hatch=WAITING["hatch"], label="waiting")
+    )
+    labels = [handle.get_label() for handle in handles]
+    chunks = max((timeline.chunks for timeline in timelines), default=1)
+    for index in range(chunks) if chunks <= 4 else (0, chunks - 1):
+        pair = (COLOURS["forward"], COLOURS["backward"]) if chunks > 1 else ()
+        handles += [tuple(Patch(facecolor=shade(colour, index, chunks)) for colour in pair)] * bool(pair)
+        labels += [f"chunk {index}"] * bool(pair)
+    axes.legend(
+        handles,
+        labels,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=min(len(handles), 10),
+        frameon=False,
+        fontsize=9.5,
+        handlelength=1.4,
+        handleheight=1.1,
+        columnspacing=1.4,
+        borderpad=0.1,
+        borderaxespad=0.35,
+    )
