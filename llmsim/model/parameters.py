@@ -118,6 +118,8 @@ def _attention(arch: Architecture) -> _Attention:
     width, kv_width = a * arch.head_dim, arch.kv_heads * arch.head_dim
     q = h * width + width * arch.qkv_bias
     kv = 2 * (h * kv_width + kv_width * arch.qkv_bias)
+    if arch.relative_positions:
+        q += h * width
     if arch.qk_norm:
         replicated += 2 * arch.head_dim * (1 + arch.norm_bias)
     return _Attention(q + output + sinks, kv, replicated)
