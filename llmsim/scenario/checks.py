@@ -1,0 +1,460 @@
+"""Faults that no single key shows: one function each, yielding (key, rest of the sentence).
+
+To add a check, write a function and list it in GRID_CHECKS, CHECKS or WARNINGS below. `NOT_YET` holds what the contract
+promises and the simulator cannot do; a row goes when its capability comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import gcd
+from typing import TYPE_CHECKING
+
+from llmsim.errors import UserError, nearest
+from llmsim.parallel.layout import Layout
+
+if TYPE_CHECKING:
+    from llmsim.cluster.topology import Topology
+    from llmsim.model.architecture import Architecture
+    from llmsim.scenario.schema import Scenario
+
+Found = Iterator[tuple[str, str]]
+
+CHUNKED = ("interleaved", "looped-bfs", "zb-v", "dualpipe-v")  # schedules that place several chunks on a rank
+TWO_CHUNKS = ("zb-v", "dualpipe-v")
+SCHEDULES = ("gpipe", "1f1b", *CHUNKED[:2], "zb-h1", "zb-h2", *TWO_CHUNKS, "dualpipe")
+
+
+@dataclass
+class Subject:
+    """The scenario with its names looked up; `dp` and `layout` exist once the grid checks have passed."""
+
+    scenario: Scenario
+    architecture: Architecture
+    topology: Topology
+
+    @property
+    def gpus_per_node(self) -> int:
+        return self.scenario.cluster.gpus_per_node or self.topology.node.gpus
+
+    @property
+    def gpus(self) -> int:
+        return self.scenario.cluster.nodes * self.gpus_per_node
+
+    @property
+    def model_parallel(self) -> int:
+        """Ranks of one data-parallel replica."""
+        p = self.scenario.parallelism
+        return p.tp * p.cp * p.pp
+
+    @property
+    def dp(self) -> int:
+        return self.gpus // self.model_parallel
+
+    @property
+    def micro_batches(self) -> int:
+        training = self.scenario.training
+        return training.global_batch // (training.micro_batch * self.dp)
+
+    @cached_property
+    def model_name(self) -> str:
+        return self.architecture.name
+
+    def layout(self) -> Layout:
+        p = self.scenario.parallelism
+        return Layout(
+            tp=p.tp,
+            pp=p.pp,
+            dp=self.dp,
+            cp=p.cp,
+            ep=p.ep,
+            vpp=p.vpp,
+            micro_batches=self.micro_batches,
+            order=p.order,
+            shard=(p.hsdp or self.dp) * p.cp,
+        )
+
+
+# -- the rank grid -------------------------------------------------------------------------------------------------
+
+
+def check_gpus_per_node(s: Subject) -> Found:
+    used, has = s.scenario.cluster.gpus_per_node, s.topology.node.gpus
+    if used and used > has:
+        yield "cluster.gpus_per_node", f"{used} is more than the {has} GPUs of a {s.topology.name} node"
+
+
+def check_network_exists(s: Subject) -> Found:
+    nodes = s.scenario.cluster.nodes
+    if nodes > 1 and (s.topology.network.kind == "none" or not s.topology.node.nics):
+        yield "cluster.nodes", f"{nodes} nodes of {s.topology.name} have no network between them; expected 1"
+
+
+def check_grid(s: Subject) -> Found:
+    p, gpus = s.scenario.parallelism, s.gpus
+    have = f"{gpus} GPUs used ({s.scenario.cluster.nodes} nodes × {s.gpus_per_node})"
+    if p.dp is not None and s.model_parallel * p.dp != gpus:
+        product = f"tp {p.tp} × cp {p.cp} × pp {p.pp} × dp {p.dp} = {s.model_parallel * p.dp}"
+        fits = gpus // s.model_parallel if gpus % s.model_parallel == 0 else None
+        expected = f"expected dp {fits}, or null to derive it" if fits else "expected a product equal to the GPUs"
+        yield "parallelism.dp", f"{p.dp} does not fit: {product}, but the cluster has {have}; {expected}"
+    elif gpus % s.model_parallel:
+        product = f"tp {p.tp} × cp {p.cp} × pp {p.pp} = {s.model_parallel}"
+        widest = max((axis for axis in ("tp", "cp", "pp")), key=lambda axis: getattr(p, axis))
+        yield (
+            f"parallelism.{widest}",
+            f"{getattr(p, widest)} does not fit: {product} does not divide the {have}; expected a divisor of {gpus}",
+        )
+
+
+# -- data and batch ------------------------------------------------------------------------------------------------
+
+
+def check_batch(s: Subject) -> Found:
+    t = s.scenario.training
+    unit = t.micro_batch * s.dp
+    if t.global_batch % unit:
+        low = t.global_batch // unit * unit
+        near = f"{low} or {low + unit}" if low else f"{unit}"
+        yield (
+            "training.global_batch",
+            f"{t.global_batch} is not a multiple of micro_batch {t.micro_batch} × dp {s.dp} = {unit}; "
+            f"expected such as {near}",
+        )
+
+
+def check_sequence(s: Subject) -> Found:
+    p, length = s.scenario.parallelism, s.scenario.training.seq_len
+    if p.cp > 1 and length % (2 * p.cp):
+        yield "training.seq_len", f"{length} is not a multiple of 2 × cp = {2 * p.cp}, as balanced context parts need"
+    elif p.sequence_parallel and p.tp > 1 and length // p.cp % p.tp:
+        unit = p.tp * p.cp
+        yield (
+            "training.seq_len",
+            f"{length} is not a multiple of tp × cp = {unit}, as sequence_parallel needs; "
+            f"expected such as {length // unit * unit or unit}, or sequence_parallel: false",
+        )
+
+
+# -- the model over tensor ranks -----------------------------------------------------------------------------------
+
+
+def check_heads(s: Subject) -> Found:
+    tp, heads = s.scenario.parallelism.tp, s.architecture.heads
+    if heads % tp:
+        yield (
+            "parallelism.tp",
+            f"{tp} does not divide the {heads} attention heads of {s.model_name}; expected a divisor, "
+            f"such as {_nearest_divisor(heads, tp)}",
+        )
+
+
+def check_kv_heads(s: Subject) -> Found:
+    tp, kv_heads = s.scenario.parallelism.tp, s.architecture.kv_heads
+    if s.architecture.mla or s.architecture.heads % tp:
+        return  # latent attention has no groups of heads; the heads themselves are reported already
+    if max(kv_heads, tp) % min(kv_heads, tp):
+        yield (
+            "parallelism.tp",
+            f"{tp} and the {kv_heads} key/value heads of {s.model_name} do not divide each other; expected a divisor "
+            f"or a multiple of {kv_heads}",
+        )
+
+
+def check_ffn(s: Subject) -> Found:
+    tp, moe = s.scenario.parallelism.tp, s.architecture.moe
+    widths = {"ffn_hidden": s.architecture.ffn_hidden} if not moe or "dense" in s.architecture.layer_kinds() else {}
+    if moe:
+        widths["expert_ffn_hidden"] = moe.expert_ffn_hidden
+    for name, width in widths.items():
+        if width % tp:
+            yield (
+                "parallelism.tp",
+                f"{tp} does not divide {name} {width} of {s.model_name}; expected a divisor, "
+                f"such as {_nearest_divisor(width, tp)}",
+            )
+
+
+# -- experts -------------------------------------------------------------------------------------------------------
+
+
+def check_experts(s: Subject) -> Found:
+    p, moe = s.scenario.parallelism, s.architecture.moe
+    if p.ep == 1:
+        return
+    if moe is None:
+        yield "parallelism.ep", f"{p.ep} needs a mixture of experts; {s.model_name} has none; expected 1"
+    elif moe.experts % p.ep:
+        near = _nearest_divisor(moe.experts, p.ep)
+        yield (
+            "parallelism.ep",
+            f"{p.ep} does not divide the {moe.experts} experts of {s.model_name}; expected such as {near}",
+        )
+    if s.dp * p.cp % p.ep:
+        yield (
+            "parallelism.ep",
+            f"{p.ep} does not divide dp × cp = {s.dp} × {p.cp} = {s.dp * p.cp}; expected a divisor, "
+            f"such as {_nearest_divisor(s.dp * p.cp, p.ep)}",
+        )
+
+
+# -- pipeline ------------------------------------------------------------------------------------------------------
+
+
+def check_schedule_name(s: Subject) -> Found:
+    name = s.scenario.parallelism.schedule
+    known = (*SCHEDULES, *_registered())
+    if name not in known and not _is_table(name):
+        hint = nearest(name, known)
+        yield (
+            "parallelism.schedule",
+            f"{name!r} is not known; expected one of {', '.join(dict.fromkeys(known))}, or a .csv table{hint}",
+        )
+
+
+def check_chunks(s: Subject) -> Found:
+    p = s.scenario.parallelism
+    if p.schedule == "interleaved" and p.vpp == 1:
+        yield "parallelism.vpp", "1 is no interleaving; the schedule interleaved needs at least 2 chunks per rank"
+    elif p.schedule in TWO_CHUNKS and p.vpp != 2:
+        yield "parallelism.vpp", f"{p.vpp} does not fit the schedule {p.schedule}; expected 2 chunks per rank"
+    elif p.schedule in SCHEDULES and p.schedule not in CHUNKED and p.vpp > 1:
+        accepted = ", ".join(CHUNKED)
+        yield "parallelism.vpp", f"{p.vpp} needs a schedule with chunks ({accepted}); {p.schedule} has one chunk"
+    if p.vpp > 1 and p.pp == 1:
+        yield "parallelism.vpp", f"{p.vpp} chunks per rank need a pipeline, but pp is 1; expected vpp 1 or pp above 1"
+
+
+def check_schedule_runs(s: Subject) -> Found:
+    """The registry's own rule on stages, micro-batches and chunks."""
+    p = s.scenario.parallelism
+    if p.pp == 1 or p.schedule not in _registered():
+        return
+    from llmsim.parallel import schedules
+
+    validate = getattr(schedules, "check_schedule", None)
+    if validate is None:
+        return
+    try:
+        validate(p.schedule, p.pp, s.micro_batches, p.vpp)
+    except UserError as error:
+        yield "parallelism.schedule", str(error)
+
+
+def check_interleaved_micro_batches(s: Subject) -> Found:
+    """Groups of micro-batches must be equal: m a multiple of max(1, m // pp)."""
+    p, m = s.scenario.parallelism, s.micro_batches
+    if p.schedule != "interleaved" or p.pp == 1 or p.vpp == 1:
+        return
+    rounds = max(1, m // p.pp)
+    if m % rounds:
+        good = [n for n in range(1, 2 * m + p.pp) if n % max(1, n // p.pp) == 0]
+        near = min(good, key=lambda n: abs(n - m))
+        yield (
+            "parallelism.schedule",
+            f"interleaved cannot order {m} micro-batches over pp {p.pp}: they do not split into {rounds} equal groups; "
+            f"expected a multiple of pp, or such as {near} micro-batches",
+        )
+
+
+def check_stage_layers(s: Subject) -> Found:
+    p, layers = s.scenario.parallelism, s.architecture.layers
+    stages = p.pp * p.vpp
+    if p.stage_layers is None:
+        if layers % stages:
+            divisors = [n for n in range(1, layers + 1) if layers % n == 0]
+            near = min(divisors, key=lambda n: abs(n - stages))
+            yield (
+                "parallelism.pp",
+                f"{p.pp} × vpp {p.vpp} = {stages} virtual stages do not share the {layers} layers of {s.model_name} "
+                f"evenly; expected a divisor of {layers} such as {near}, or parallelism.stage_layers",
+            )
+        return
+    given = p.stage_layers
+    if len(given) != stages:
+        yield (
+            "parallelism.stage_layers",
+            f"has {len(given)} entries; expected pp {p.pp} × vpp {p.vpp} = {stages}, one for each virtual stage",
+        )
+    if sum(given) != layers:
+        yield (
+            "parallelism.stage_layers",
+            f"adds up to {sum(given)} layers; expected the {layers} layers of {s.model_name}",
+        )
+
+
+# -- memory options ------------------------------------------------------------------------------------------------
+
+
+def check_recompute_layers(s: Subject) -> Found:
+    recompute, p = s.scenario.training.recompute, s.scenario.parallelism
+    if recompute.layers is None:
+        return
+    if recompute.mode != "full":
+        yield (
+            "training.recompute.layers",
+            f"{recompute.layers} goes with mode full only; mode is {recompute.mode}; expected mode full, or no layers",
+        )
+        return
+    deepest = max(p.stage_layers) if p.stage_layers else s.architecture.layers // (p.pp * p.vpp)
+    if recompute.layers > deepest:
+        yield (
+            "training.recompute.layers",
+            f"{recompute.layers} is more than the {deepest} layers of a virtual stage; expected at most {deepest}",
+        )
+
+
+def check_hsdp(s: Subject) -> Found:
+    p = s.scenario.parallelism
+    if p.hsdp is None:
+        return
+    if p.zero == 0:
+        yield "parallelism.hsdp", f"{p.hsdp} shards nothing with zero 0; expected zero 1, 2 or 3, or hsdp null"
+    if s.dp % p.hsdp:
+        near = _nearest_divisor(s.dp, p.hsdp)
+        yield "parallelism.hsdp", f"{p.hsdp} does not divide dp {s.dp}; expected a divisor, such as {near}"
+
+
+def check_precision(s: Subject) -> Found:
+    gpu, precision = s.topology.gpu, s.scenario.training.precision
+    if precision not in gpu.peak_flops:
+        accepted = ", ".join(gpu.peak_flops)
+        yield "training.precision", f"{precision!r} is not something a {gpu.label} computes in; expected {accepted}"
+
+
+# -- faults --------------------------------------------------------------------------------------------------------
+
+_TARGET = {"slow_gpu": "gpu", "gpu_down": "gpu", "slow_link": "link", "link_down": "link", "node_down": "node"}
+
+
+def check_faults(s: Subject) -> Found:
+    for position, fault in enumerate(s.scenario.faults):
+        key, wanted = f"faults.{position}", _TARGET.get(fault.kind, "node")
+        for name in ("gpu", "node", "link"):
+            value = getattr(fault, name)
+            if value is not None and name != wanted:
+                yield f"{key}.{name}", f"{value!r} does not go with kind {fault.kind}; expected the key {wanted}"
+        target = getattr(fault, wanted)
+        if target is None and fault.kind in _TARGET:
+            example = {"gpu": "node0.gpu3", "link": "node0.nic2", "node": "node0"}[wanted]
+            yield f"{key}.{wanted}", f"missing; {fault.kind} needs it, such as {wanted}: {example}"
+        elif target is not None:
+            yield from _missing_target(s, key, wanted, target)
+        if fault.kind in ("slow_gpu", "slow_link") and fault.factor is None:
+            yield f"{key}.factor", f"missing; {fault.kind} needs the share of speed that is left, such as 0.8"
+        if fault.until is not None and fault.until <= fault.start:
+            yield f"{key}.until", f"{fault.until:g} s is not after from {fault.start:g} s"
+
+
+def _missing_target(s: Subject, key: str, wanted: str, target: str) -> Found:
+    from llmsim.cluster.cluster import Cluster
+
+    if wanted == "node":
+        last = s.scenario.cluster.nodes - 1
+        number = target.removeprefix("node")
+        if not number.isdigit() or int(number) > last:
+            yield f"{key}.node", f"there is no node {target!r} in this cluster; names go from node0 to node{last}"
+        return
+    cluster = Cluster(s.topology, s.scenario.cluster.nodes, s.scenario.cluster.gpus_per_node)
+    try:
+        cluster.find_gpu(target) if wanted == "gpu" else cluster.find_link(target)
+    except UserError as error:
+        yield f"{key}.{wanted}", str(error)
+
+
+# -- allowed, but probably not meant -------------------------------------------------------------------------------
+
+
+def warn_tensor_across_nodes(s: Subject) -> Found:
+    tp = s.scenario.parallelism.tp
+    if tp > s.gpus_per_node:
+        yield (
+            "parallelism.tp",
+            f"{tp} spans nodes of {s.gpus_per_node} GPUs; tensor parallelism over the network is slow",
+        )
+    elif s.gpus > s.gpus_per_node and gcd(tp, s.gpus_per_node) != tp:
+        yield "parallelism.tp", f"{tp} does not divide the {s.gpus_per_node} GPUs of a node; some groups span two nodes"
+
+
+def warn_positions(s: Subject) -> Found:
+    length, longest = s.scenario.training.seq_len, s.architecture.max_positions
+    if s.architecture.position == "learned" and longest and length > longest:
+        yield "training.seq_len", f"{length} is more than the {longest} learned positions of {s.model_name}"
+
+
+# -- promised, not built -------------------------------------------------------------------------------------------
+
+Wants = Callable[["Scenario", "Architecture | None"], bool]
+
+# (key, whether the scenario asks for it, what is not supported yet)
+NOT_YET: tuple[tuple[str, Wants, str], ...] = (
+    ("parallelism.zero", lambda s, a: s.parallelism.zero > 1, "zero 2 and 3"),
+    ("parallelism.hsdp", lambda s, a: s.parallelism.hsdp is not None, "hsdp"),
+    ("parallelism.cp", lambda s, a: s.parallelism.cp > 1, "context parallelism (cp above 1)"),
+    ("parallelism.ep", lambda s, a: s.parallelism.ep > 1, "expert parallelism (ep above 1)"),
+    ("model", lambda s, a: a is not None and a.moe is not None, "a mixture of experts"),
+    ("model", lambda s, a: a is not None and a.mla is not None, "multi-head latent attention"),
+    ("model", lambda s, a: a is not None and a.encoder is not None, "a vision encoder"),
+    ("training.precision", lambda s, a: s.training.precision == "fp8", "fp8 training"),
+    ("training.optimizer", lambda s, a: s.training.optimizer in ("adafactor", "muon"), "this optimizer"),
+    ("training.overlap.tp", lambda s, a: s.training.overlap.tp, "overlap of tensor-parallel communication"),
+    ("training.accumulate_locally", lambda s, a: not s.training.accumulate_locally, "reducing every micro-batch"),
+    ("training.offload.optimizer", lambda s, a: s.training.offload.optimizer != "none", "offloading"),
+    ("training.offload.activations", lambda s, a: s.training.offload.activations != "none", "offloading"),
+    ("training.offload.parameters", lambda s, a: s.training.offload.parameters != "none", "offloading"),
+    ("data.storage", lambda s, a: s.data.storage is not None, "a data loader that reads from storage"),
+    ("simulation.jitter", lambda s, a: s.simulation.jitter > 0, "jitter"),
+    ("faults", lambda s, a: bool(s.faults), "faults"),
+)
+_SCHEDULES_NOW = ("gpipe", "1f1b", "interleaved")
+
+
+def check_schedule_supported(s: Subject) -> Found:
+    name = s.scenario.parallelism.schedule
+    supported = _registered() or _SCHEDULES_NOW
+    if (name in SCHEDULES or _is_table(name)) and name not in supported:
+        yield "parallelism.schedule", f"{name!r}: this schedule is not supported yet; use {', '.join(supported)}"
+
+
+GRID_CHECKS = (check_gpus_per_node, check_network_exists, check_grid)
+CHECKS = (
+    *(check_batch, check_sequence, check_heads, check_kv_heads, check_ffn, check_experts),
+    *(check_schedule_name, check_schedule_supported, check_chunks, check_schedule_runs),
+    *(check_interleaved_micro_batches, check_stage_layers, check_recompute_layers, check_hsdp, check_precision),
+    check_faults,
+)
+WARNINGS = (warn_tensor_across_nodes, warn_positions)
+
+
+def run_not_yet(scenario: Scenario, architecture: Architecture | None) -> list[tuple[str, str]]:
+    return [(key, f"{what} is not supported yet") for key, asks, what in NOT_YET if asks(scenario, architecture)]
+
+
+def run_grid_checks(subject: Subject) -> list[tuple[str, str]]:
+    return [fault for check in GRID_CHECKS for fault in check(subject)]
+
+
+def run_checks(subject: Subject) -> list[tuple[str, str]]:
+    return [fault for check in CHECKS for fault in check(subject)]
+
+
+def run_warnings(subject: Subject) -> list[tuple[str, str]]:
+    return [warning for warn in WARNINGS for warning in warn(subject)]
+
+
+def _registered() -> tuple[str, ...]:
+    """Names of the schedules that exist."""
+    from llmsim.parallel import schedules
+
+    names = getattr(schedules, "schedules", None)
+    return tuple(names()) if callable(names) else ()
+
+
+def _is_table(name: str) -> bool:
+    return name.endswith(".csv")
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    return min((n for n in range(1, number + 1) if number % n == 0), key=lambda n: abs(n - wanted))

@@ -1,0 +1,104 @@
+"""The kinds of value a scenario may hold. Each refuses with the rest of a sentence: the value, and what is accepted."""
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
+from llmsim.errors import UnitError, nearest
+from llmsim.units import Dimension, parse_quantity
+
+
+def refuse(text: str) -> PydanticCustomError:
+    """What a validator raises: `text` follows the key in the message, and may hold braces."""
+    return PydanticCustomError("refused", "{text}", {"text": text})
+
+
+def show(value: object) -> str:
+    """A value as an error message prints it, cut to a readable length."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def whole(low: int, high: int = 10**15) -> Any:
+    """A whole number from `low` to `high`; 1e3 and numpy integers are accepted, true and '8' are not."""
+    accepted = f"a whole number of at least {low}"
+
+    def read(value: object) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise refuse(f"{show(value)} is not a whole number; expected {accepted}")
+        number = operator.index(value)
+        if number < low:
+            raise refuse(f"{number} is too small; expected {accepted}")
+        if number > high:
+            raise refuse(f"{number} is too large; expected at most {high}")
+        return number
+
+    return Annotated[int, BeforeValidator(read)]
+
+
+def quantity(dimension: Dimension, low: float = 0.0, high: float = math.inf, open_end: bool = True) -> Any:
+    """A number in SI units or a string with a unit. `open_end`: `low` itself is refused."""
+    accepted = f"{'more than' if open_end else 'at least'} {low:g}"
+    if high < math.inf:
+        accepted += f" and at most {high:g}"
+
+    def read(value: object) -> float:
+        if hasattr(value, "item") and not isinstance(value, str):
+            value = value.item()  # a numpy scalar
+        try:
+            number = parse_quantity(value, dimension)
+        except UnitError as error:
+            raise refuse(str(error)) from None
+        if number < low or (open_end and number == low) or number > high:
+            raise refuse(f"{show(value)} is out of range; expected {accepted}")
+        return number
+
+    return Annotated[float, BeforeValidator(read)]
+
+
+def choice(*names: str, aliases: dict[object, str] | None = None) -> Any:
+    """One of the names; `aliases` are other spellings, such as the False that YAML 1.1 makes of `off`."""
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and value in names:
+            return value
+        if aliases and isinstance(value, str | int | None) and value in aliases:
+            return aliases[value]
+        hint = nearest(value, names) if isinstance(value, str) else ""
+        raise refuse(f"{show(value)} is not known; expected one of {', '.join(names)}{hint}")
+
+    return Annotated[str, BeforeValidator(read)]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise refuse(f"{show(value)} is not a text; expected a non-empty string")
+    return value
+
+
+def _flag(value: object) -> bool:
+    spellings = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    if isinstance(value, str) and value.lower() in spellings:
+        return spellings[value.lower()]
+    if isinstance(value, bool) or type(value).__name__ == "bool_":
+        return bool(value)
+    raise refuse(f"{show(value)} is neither true nor false; expected true or false")
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Count = whole(1)
+Natural = whole(0)
+Tokens = quantity("number")
+Seconds = quantity("time", open_end=False)
+
+
+def empty_when_null(convert: Callable[[object], object] = lambda value: value) -> BeforeValidator:
+    """A section left empty in YAML is null: it means its defaults."""
+    return BeforeValidator(lambda value: {} if value is None else convert(value))

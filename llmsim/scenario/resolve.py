@@ -1,0 +1,115 @@
+"""What a valid scenario means: the architecture of its model, its topology, and the layout of its ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmsim.cluster.topology import Topology, load_topology
+from llmsim.errors import ScenarioError, UserError
+from llmsim.model.architecture import Architecture, architecture_from_mapping
+from llmsim.parallel.layout import Layout
+from llmsim.scenario.checks import Subject, run_checks, run_grid_checks, run_not_yet, run_warnings
+from llmsim.scenario.origin import Origin
+
+if TYPE_CHECKING:
+    from llmsim.scenario.schema import Scenario
+
+_TOPOLOGY_FILES = (".yaml", ".yml", ".json", ".graphml", ".xml")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """`gpus` = nodes × gpus_per_node = layout.ranks; `warnings` are sentences without a line break."""
+
+    architecture: Architecture
+    topology: Topology
+    layout: Layout
+    nodes: int
+    gpus_per_node: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def gpus(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+
+def resolve(scenario: Scenario, origin: Origin, sibling: Scenario | None = None) -> Resolved:
+    """Looks up names and makes every cross-field check; `ScenarioError` with one line for each fault.
+
+    sibling: a valid scenario whose model or topology may be the same, to save looking them up again.
+    """
+    faults: list[tuple[str, str]] = []
+    same_model = sibling is not None and sibling.model == scenario.model
+    same_cluster = (
+        sibling is not None
+        and sibling.cluster.topology == scenario.cluster.topology
+        and sibling.cluster.overrides == scenario.cluster.overrides
+    )
+    architecture = sibling.resolve().architecture if same_model else _tried(_architecture, scenario, origin, faults)
+    topology = sibling.resolve().topology if same_cluster else _tried(_topology, scenario, origin, faults)
+    faults += run_not_yet(scenario, architecture)
+    if architecture is None or topology is None:
+        raise _error(faults, origin)
+    subject = Subject(scenario, architecture, topology)
+    grid_faults = run_grid_checks(subject)
+    # Without a rank grid the other checks have nothing to divide by.
+    faults += grid_faults or run_checks(subject)
+    if faults:
+        raise _error(faults, origin)
+    warnings = tuple(origin.sentence(key, text) for key, text in run_warnings(subject))
+    return Resolved(architecture, topology, subject.layout(), scenario.cluster.nodes, subject.gpus_per_node, warnings)
+
+
+def _error(faults: list[tuple[str, str]], origin: Origin) -> ScenarioError:
+    return ScenarioError("\n".join(origin.sentence(key, text) for key, text in faults))
+
+
+def _tried(look_up: Callable, scenario: Scenario, origin: Origin, faults: list[tuple[str, str]]):
+    """The answer of `look_up(scenario, origin)`, or None with the fault noted at the key it concerns."""
+    try:
+        return look_up(scenario, origin)
+    except UserError as error:
+        faults.append(_located(str(error), "model" if look_up is _architecture else "cluster.topology"))
+        return None
+
+
+def _located(text: str, key: str) -> tuple[str, str]:
+    """(key, text): catalogue errors name the inner key in front, as in `override node.gpus: …` or `heads: …`."""
+    inner, colon, rest = text.partition(": ")
+    if key == "cluster.topology" and colon and inner.startswith("override "):
+        return "cluster.overrides." + inner.removeprefix("override "), rest
+    if key == "model" and colon and inner.startswith("model '"):
+        inner, _, rest = rest.partition(": ")
+        if rest and " " not in inner:
+            return f"model.{inner}", rest
+        return key, text.partition(": ")[2]
+    return key, text
+
+
+def _architecture(scenario: Scenario, origin: Origin) -> Architecture:
+    value = scenario.model
+    if not isinstance(value, str):
+        return architecture_from_mapping(value, scenario.name)
+    if value.endswith(".json") or "/" in value or "\\" in value or Path(value).is_dir():
+        from llmsim.model.huggingface import load_config
+
+        return load_config(_beside(value, origin))
+    from llmsim.catalogue.models import model
+
+    return model(value).architecture
+
+
+def _topology(scenario: Scenario, origin: Origin) -> Topology:
+    name = scenario.cluster.topology
+    if name.endswith(_TOPOLOGY_FILES):
+        name = str(_beside(name, origin))
+    return load_topology(name, scenario.cluster.overrides)
+
+
+def _beside(name: str, origin: Origin) -> Path:
+    """A path as the scenario file means it: relative to that file, or else to where llmsim was called."""
+    beside = origin.folder / name
+    return beside if beside.exists() else Path(name)

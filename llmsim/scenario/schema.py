@@ -1,0 +1,104 @@
+"""A scenario: what a user writes, validated. The one door through which input enters llmsim.
+
+`load_scenario(path)` reads a file, `Scenario(**mapping)` takes the same keys from Python; both raise `ScenarioError`
+with one line for each mistake. `scenario.resolve()` is what the other layers need: the model's architecture, the
+topology and the layout of ranks.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
+
+from llmsim.errors import ScenarioError
+from llmsim.scenario.complaints import complaints
+from llmsim.scenario.fields import Text, empty_when_null, refuse, show
+from llmsim.scenario.origin import Origin
+from llmsim.scenario.resolve import Resolved, resolve
+from llmsim.scenario.sections import (
+    ClusterSection,
+    DataSection,
+    EconomicsSection,
+    Fault,
+    ParallelismSection,
+    Section,
+    SimulationSection,
+    TrainingSection,
+)
+
+
+def _model(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, str) and value.strip():
+        return value
+    expected = "a catalogue name such as llama2-7b, the path of a Hugging Face config.json, or a mapping of its shape"
+    raise refuse(f"{show(value)} is not a model; expected {expected}")
+
+
+def _faults(value: object) -> object:
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple):
+        raise refuse(f"{show(value)} is not a list; expected entries such as {{kind: slow_gpu, gpu: node3.gpu5}}")
+    return tuple(value)
+
+
+class Scenario(Section):
+    """One training run to simulate. Frozen: `with_values` makes changed copies."""
+
+    name: Text = Field(examples=["my-first-run"])
+    description: str = ""
+    model: Annotated[Any, BeforeValidator(_model)] = Field(examples=["llama2-7b"])
+    cluster: Annotated[ClusterSection, empty_when_null()]
+    parallelism: Annotated[ParallelismSection, empty_when_null()] = ParallelismSection()
+    training: Annotated[TrainingSection, empty_when_null()]
+    data: Annotated[DataSection, empty_when_null()] = DataSection()
+    simulation: Annotated[SimulationSection, empty_when_null()] = SimulationSection()
+    faults: Annotated[tuple[Fault, ...], BeforeValidator(_faults)] = ()
+    economics: Annotated[EconomicsSection, empty_when_null()] = EconomicsSection()
+
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _origin: Origin = PrivateAttr(default_factory=Origin)
+    _resolved: Resolved | None = PrivateAttr(default=None)
+
+    def __init__(self, /, **mapping: Any) -> None:
+        self._fill(deepcopy(mapping), Origin())
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], origin: Origin) -> Self:
+        """As `Scenario(**mapping)`; complaints say where `origin` has the keys."""
+        scenario = cls.__new__(cls)
+        scenario._fill(mapping, origin)
+        return scenario
+
+    def with_values(self, values: Mapping[str, object]) -> Self:
+        """A copy with dotted keys changed, validated again: `scenario.with_values({"cluster.nodes": 4})`."""
+        from llmsim.scenario.load import overridden
+
+        return self._copy(overridden(self._given, values), self._origin.with_overrides(values, ""))
+
+    def _copy(self, mapping: Mapping[str, Any], origin: Origin) -> Self:
+        scenario = type(self).__new__(type(self))
+        scenario._fill(mapping, origin, self)
+        return scenario
+
+    def resolve(self) -> Resolved:
+        """Architecture, topology and layout; made once, when the scenario was validated."""
+        return self._resolved
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed but probably not meant, one sentence each."""
+        return self._resolved.warnings
+
+    def _fill(self, mapping: Mapping[str, Any], origin: Origin, sibling: "Scenario | None" = None) -> None:
+        try:
+            self.__pydantic_validator__.validate_python(dict(mapping), self_instance=self)
+        except ValidationError as error:
+            found = complaints(error, type(self))
+            raise ScenarioError("\n".join(origin.sentence(key, text) for key, text in found)) from None
+        self._given, self._origin = dict(mapping), origin
+        # A sweep changes few keys: what the sibling has already looked up is not looked up again.
+        self._resolved = resolve(self, origin, sibling)

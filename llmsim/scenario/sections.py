@@ -1,0 +1,173 @@
+"""The sections of a scenario file: every key that exists, what it accepts and its default (SI units inside)."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from llmsim.parallel.layout import AXES
+from llmsim.scenario.fields import (
+    Count,
+    Flag,
+    Natural,
+    Seconds,
+    Text,
+    Tokens,
+    choice,
+    empty_when_null,
+    quantity,
+    refuse,
+    show,
+    whole,
+)
+
+RECOMPUTE_MODES = ("none", "selective", "full")
+FAULT_KINDS = ("slow_gpu", "slow_link", "link_down", "gpu_down", "node_down", "loader_stall")
+
+Place = Annotated[Literal["none", "cpu", "nvme"], choice("none", "cpu", "nvme", aliases={None: "none"})]
+Positive = quantity("number")
+Share = quantity("number", open_end=False)
+
+
+class Section(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, object]:
+    """Nested overrides as the dotted keys that topology files use."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise refuse(f"{show(value)} is not a mapping; expected dotted keys, as {{node.nic.bandwidth: 100 Gbps}}")
+    flat: dict[str, object] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
+    return flat
+
+
+class ClusterSection(Section):
+    """The cluster: a topology file, and how much of it is used."""
+
+    topology: Text = Field(examples=["dgx-h100"])
+    nodes: Count = 1
+    gpus_per_node: Count | None = None
+    overrides: Annotated[dict[str, Any], BeforeValidator(_flat)] = {}
+
+
+def _order(value: object) -> tuple[str, ...]:
+    axes = tuple(value) if isinstance(value, list | tuple) else str(value).split("-")
+    if sorted(map(str, axes)) != sorted(AXES):
+        raise refuse(f"{show(value)} is not an order of ranks; expected a permutation of [{', '.join(AXES)}]")
+    return tuple(axes)
+
+
+def _list(value: object) -> tuple:
+    if not isinstance(value, list | tuple):
+        raise refuse(f"{show(value)} is not a list; expected layers per virtual stage, such as [11, 12, 12, 11]")
+    return tuple(value)
+
+
+class ParallelismSection(Section):
+    """How the model and the batch are cut over ranks."""
+
+    tp: Count = 1
+    pp: Count = 1
+    vpp: Count = 1
+    cp: Count = 1
+    ep: Count = 1
+    dp: Count | None = None
+    sequence_parallel: Flag = True
+    schedule: Text = "1f1b"
+    zero: whole(0, 3) = 0
+    hsdp: Count | None = None
+    order: Annotated[tuple[str, ...], BeforeValidator(_order)] = AXES
+    stage_layers: Annotated[tuple[Natural, ...], BeforeValidator(_list)] | None = None
+
+
+class Recompute(Section):
+    """mode: none | selective | full; `layers` of each virtual stage, None being all of them."""
+
+    mode: choice(*RECOMPUTE_MODES, aliases={None: "none", False: "none"}) = "none"
+    layers: Count | None = None
+
+
+def _recompute(value: object) -> object:
+    return value if isinstance(value, Mapping | Recompute) else {"mode": value}
+
+
+class Overlap(Section):
+    """Which communication runs beside computation."""
+
+    grad_reduce: Flag = True
+    param_gather: Flag = True
+    pipeline: Flag = True
+    tp: Flag = False
+
+
+class Offload(Section):
+    """Where state lives outside the GPU."""
+
+    optimizer: Place = "none"
+    activations: Place = "none"
+    parameters: Place = "none"
+
+
+class TrainingSection(Section):
+    """Batch, arithmetic and the choices of the training framework."""
+
+    seq_len: Count = 2048
+    global_batch: Count = Field(examples=[512])
+    micro_batch: Count = 1
+    precision: choice("fp32", "tf32", "fp16", "bf16", "fp8") = "bf16"
+    grad_dtype: choice("fp32", "fp16", "bf16") = "fp32"
+    recompute: Annotated[Recompute, BeforeValidator(_recompute)] = Recompute(mode="selective")
+    attention: choice("flash", "unfused") = "flash"
+    fused: Flag = True
+    optimizer: choice("adam", "sgd", "adafactor", "muon") = "adam"
+    overlap: Annotated[Overlap, empty_when_null()] = Overlap()
+    accumulate_locally: Flag = True
+    offload: Annotated[Offload, empty_when_null()] = Offload()
+    tokens: Tokens | None = None
+
+
+class DataSection(Section):
+    """The input pipeline."""
+
+    dataset_tokens: Tokens | None = None
+    bytes_per_token: Positive = 2.0
+    storage: Any = None
+    workers: Count = 8
+    prefetch: Natural = 2
+    epochs: Positive = 1.0
+
+
+class SimulationSection(Section):
+    """How the simulation is done; nothing here changes what is simulated, except jitter."""
+
+    iterations: Count = 1
+    detail: choice("kernel", "block") = "kernel"
+    fold: choice("auto", "off", aliases={False: "off", True: "auto"}) = "auto"
+    jitter: Share = 0.0
+    seed: Natural = 0
+
+
+class Fault(Section):
+    """Something that goes wrong on one gpu (`node3.gpu5`), node (`node3`) or link, from a moment on."""
+
+    kind: choice(*FAULT_KINDS)
+    gpu: Text | None = None
+    node: Text | None = None
+    link: Text | None = None
+    factor: quantity("number", high=1.0) | None = None
+    start: Seconds = Field(default=0.0, alias="from")
+    until: Seconds | None = None
+
+
+class EconomicsSection(Section):
+    """Prices. pue: energy of the site over energy of its computers."""
+
+    gpu_hour_usd: Share | None = None
+    kwh_usd: Share = 0.10
+    pue: quantity("number", low=1.0, open_end=False) = 1.2
