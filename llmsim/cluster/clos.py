@@ -180,7 +180,7 @@ class Clos:
     # -- routes ----------------------------------------------------------------------------------------------------
 
     def table(self, a: np.ndarray, b: np.ndarray, bandwidth: np.ndarray, routing: str, seed: int,
-              key: tuple[np.ndarray, np.ndarray]) -> np.ndarray:  # fmt: skip
+              key: tuple[np.ndarray, np.ndarray], variant: object = None) -> np.ndarray:  # fmt: skip
         """int64[n, 4] of fabric links (up, core up, core down, down) from leaf a to leaf b; -1 where not crossed.
 
         `bandwidth` is that of the fabric's links under faults; `key` is what a flow's hash is made of.

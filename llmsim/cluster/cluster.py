@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from llmsim.cluster.clos import Clos, clos_of
-from llmsim.cluster.links import Links, Routes, routes_from_table
+from llmsim.cluster.links import Edge, Links, Routes, routes_from_table, routes_of_split_flows
 from llmsim.cluster.node import check_local, nic_of, node_template
 from llmsim.cluster.topology import Topology
 from llmsim.errors import SimulationError, TopologyError
@@ -118,6 +118,11 @@ class Cluster:
         return f"node{node}.{device}"
 
     @property
+    def node_links(self) -> tuple[Edge, ...]:
+        """The links of one node in table order, by device names; link i of node n has id n * len(node_links) + i."""
+        return self._node.edges
+
+    @property
     def _ports(self) -> list[str]:
         return [edge.tail for edge in self._node.edges if edge.head == "leaf"]
 
@@ -189,37 +194,64 @@ class Cluster:
         both = np.concatenate([src, dst])
         if len(both) and (both.min() < 0 or both.max() >= self.gpus):
             raise TopologyError(f"GPU ids go from 0 to {self.gpus - 1} in this cluster")
-        table, hops = self._table(src, dst, routing, seed, pxn)
+        legs = self._legs(src, dst, pxn)
+        paths = self._paths_of(src, dst, legs) if routing == "ideal" else None
+        if paths is None or (paths == 1).all():
+            table, hops = self._table(src, dst, legs, routing, seed, np.zeros(len(src), dtype=np.int64))
+            self._check_alive(table)
+            return routes_from_table(table, hops, self.links)
+        owner = np.repeat(np.arange(len(src)), paths)
+        variant = np.arange(len(owner)) - np.repeat(np.cumsum(paths) - paths, paths)
+        split = tuple(leg[owner] for leg in legs)
+        table, hops = self._table(src[owner], dst[owner], split, routing, seed, variant)
         self._check_alive(table)
-        return routes_from_table(table, hops, self.links)
+        return routes_of_split_flows(table, hops, owner, 1.0 / paths, self.links)
 
-    def _table(self, src, dst, routing, seed, pxn) -> tuple[np.ndarray, np.ndarray]:
+    def _legs(self, src: np.ndarray, dst: np.ndarray, pxn: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Whether a flow leaves its node, and the local index of the GPU whose NIC it leaves through."""
+        outside = self.node_of(src) != self.node_of(dst)
+        via = self.local_of(src)
+        if (pxn or self.topology.network.kind == "rail-only") and self.topology.has_nvlink:
+            rails = self.fabric.rails
+            other_rail = self.nic_of(src) % rails != self.nic_of(dst) % rails
+            via = np.where(outside & other_rail, self.local_of(dst), via)
+        return outside, via
+
+    def _paths_of(self, src: np.ndarray, dst: np.ndarray, legs: tuple) -> np.ndarray | None:
+        """How many paths each flow is split over; None in fabrics whose bundles already are that split."""
+        if isinstance(self.fabric, Clos):
+            return None
+        outside, via = legs
+        paths = np.ones(len(src), dtype=np.int64)
+        leaf_a = self.fabric.leaf_of(self.node_of(src), nic_of(self.topology, via))[outside]
+        leaf_b = self.leaf_of(dst)[outside]
+        paths[outside] = self.fabric.counts(leaf_a, leaf_b, self.links.bandwidth[self._first_fabric_link :])
+        return paths
+
+    def _table(self, src, dst, legs, routing, seed, variant) -> tuple[np.ndarray, np.ndarray]:
         """Link ids of each flow in hop order (-1 pads), and its hops."""
         node, size = self._node, len(self._node)
+        outside, via = legs
         a, b = self.node_of(src), self.node_of(dst)
         i, j = self.local_of(src), self.local_of(dst)
-        outside = a != b
-        via = i
-        if (pxn or self.topology.network.kind == "rail-only") and self.topology.has_nvlink:
-            other_rail = self.nic_of(src) % self.fabric.rails != self.nic_of(dst) % self.fabric.rails
-            via = np.where(outside & other_rail, j, i)
-        first = np.where(outside, via, j)  # where the first leg, inside the sender's node, ends
+        first = np.where(outside, via, j)  # where the leg inside the sender's node ends
         inside = _shifted(node.within[i, first], a * size)
         hops = node.within_hops[i, first].astype(np.int64)
         if not outside.any():
             return inside, hops
-        a, b, via, j = a[outside], b[outside], via[outside], j[outside]
+        a, b, via, j, variant = a[outside], b[outside], via[outside], j[outside], variant[outside]
         leaf_a = self.fabric.leaf_of(a, nic_of(self.topology, via))
         leaf_b = self.fabric.leaf_of(b, nic_of(self.topology, j))
         bandwidth = self.links.bandwidth[self._first_fabric_link :]
-        middle = self.fabric.table(leaf_a, leaf_b, bandwidth, routing, seed, (src[outside], dst[outside]))
-        legs = [
+        key = (src[outside], dst[outside])
+        middle = self.fabric.table(leaf_a, leaf_b, bandwidth, routing, seed, key, variant)
+        parts = [
             _shifted(node.out[via], a * size),
             _shifted(middle, np.full(len(a), self._first_fabric_link)),
             _shifted(node.back[j], b * size),
         ]
-        beyond = np.full((len(src), sum(leg.shape[1] for leg in legs)), -1, dtype=np.int64)
-        beyond[outside] = np.concatenate(legs, axis=1)
+        beyond = np.full((len(src), sum(part.shape[1] for part in parts)), -1, dtype=np.int64)
+        beyond[outside] = np.concatenate(parts, axis=1)
         hops[outside] += node.reach_hops[via] + node.reach_hops[j] + (middle >= 0).sum(axis=1)
         return np.concatenate([inside, beyond], axis=1), hops
 

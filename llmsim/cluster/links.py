@@ -50,8 +50,8 @@ class Links:
 class Routes:
     """The links that each of n flows crosses, in coordinate form: flow[k] crosses link[k] with share[k] of its bytes.
 
-    Rows are ordered by flow, and by hop within a flow. A flow from a GPU to itself has no rows, no latency and
-    infinite bandwidth.
+    Rows are ordered by flow, and by hop within a flow that is not split. A flow from a GPU to itself has no rows,
+    no latency and infinite bandwidth.
     """
 
     flow: np.ndarray  # int64[k]
@@ -70,3 +70,23 @@ def routes_from_table(table: np.ndarray, hops: np.ndarray, links: Links) -> Rout
     latency = np.append(links.latency, 0.0)[table].sum(axis=1)
     bandwidth = np.append(links.bandwidth, np.inf)[table].min(axis=1, initial=np.inf)
     return Routes(flow, link, np.ones(len(link)), latency, bandwidth, hops)
+
+
+def routes_of_split_flows(
+    table: np.ndarray, hops: np.ndarray, owner: np.ndarray, share: np.ndarray, links: Links
+) -> Routes:
+    """Routes when flow f is split into the rows of the table whose owner is f, each with share[f] of its bytes.
+
+    Latency and hops are those of the longest part; a link that several parts cross gets one row with their sum.
+    """
+    parts = routes_from_table(table, hops, links)
+    flow = owner[parts.flow]
+    pair, inverse = np.unique(flow * len(links) + parts.link, return_inverse=True)
+    flow, link = np.divmod(pair, len(links))
+    total = np.bincount(inverse, weights=share[owner[parts.flow]])
+    latency, longest = np.zeros(len(share)), np.zeros(len(share), dtype=np.int64)
+    np.maximum.at(latency, owner, parts.latency)
+    np.maximum.at(longest, owner, hops)
+    bandwidth = np.full(len(share), np.inf)
+    np.minimum.at(bandwidth, flow, links.bandwidth[link] / total)
+    return Routes(flow, link, total, latency, bandwidth, longest)

@@ -1,143 +1,14 @@
-"""Topology files: one node and the network above it, read from a few lines of YAML. README of the keys: `KEYS`."""
+"""Topology files: one node and the network above it, read from a few lines of YAML. The keys: `keys.KEYS`."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from llmsim.catalogue.gpus import Gpu, gpu
-from llmsim.errors import CatalogueError, TopologyError, UnitError, nearest
-from llmsim.units import parse_quantity
-
-SCALE_UPS = ("nvswitch", "cube-mesh", "full-mesh", "bridge-pairs", "pcie", "none")
-NETWORKS = ("fat-tree", "leaf-spine", "rail-only", "dragonfly", "torus", "none")
-FABRICS = ("infiniband", "roce", "efa", "tcpx", "omni-path", "slingshot", "ethernet")
-REQUIRED = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One key of a topology file: how its value is read, and its default (`REQUIRED`: it must be given)."""
-
-    read: Callable[[object], object]
-    default: object = None
-    null: bool = False
-
-
-def _quantity(dimension: str, low: float = 0.0, open_end: bool = True) -> Callable[[object], float]:
-    def read(value: object) -> float:
-        number = parse_quantity(value, dimension)
-        if number < low or (open_end and number == low):
-            raise ValueError(f"expected {dimension} {'above' if open_end else 'of at least'} {low:g}")
-        return number
-
-    return read
-
-
-def _count(low: int, high: int = 1_000_000) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"expected a whole number from {low} to {high}")
-        return value
-
-    return read
-
-
-def _choice(*names: str) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if value not in names:
-            raise ValueError(f"expected one of {', '.join(names)}{nearest(value, names)}")
-        return str(value)
-
-    return read
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("expected true or false")
-    return value
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("expected text")
-    return value
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError("expected a list of texts")
-    return tuple(value)
-
-
-def _gpu_name(value: object) -> str:
-    try:
-        return gpu(_text(value)).name
-    except CatalogueError as error:
-        raise ValueError(str(error)) from None
-
-
-def _shape(value: object) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or not all(type(n) is int and n >= 1 for n in value):
-        raise ValueError("expected a list of whole numbers such as [4, 4]")
-    return tuple(value)
-
-
-def _matrix(value: object) -> tuple[tuple[int, ...], ...]:
-    rows = value if isinstance(value, list) else []
-    square = rows and all(isinstance(row, list) and len(row) == len(rows) for row in rows)
-    if not square or any(type(n) is not int or n < 0 for row in rows for n in row):
-        raise ValueError("expected a square matrix: the number of links between each two GPUs")
-    if any(rows[i][j] != rows[j][i] or rows[i][i] for i in range(len(rows)) for j in range(len(rows))):
-        raise ValueError("expected a symmetric matrix of links with zeros on its diagonal")
-    return tuple(tuple(row) for row in rows)
-
-
-# Latencies are of one hop. Where no public figure was found they are plausible round numbers, the same everywhere:
-# they matter little, since the cost of a collective's step is a fact about NCCL's protocols, not about wires.
-KEYS: dict[str, Key] = {
-    "description": Key(_text, ""),
-    "sources": Key(_texts, ()),
-    "node.gpu": Key(_gpu_name, REQUIRED),
-    "node.gpus": Key(_count(1, 4096), REQUIRED),
-    "node.nics": Key(_count(0, 4096), REQUIRED),
-    "node.nic.bandwidth": Key(_quantity("bandwidth"), REQUIRED),
-    "node.nic.latency": Key(_quantity("time", open_end=False), 0.6e-6),
-    "node.scale_up": Key(_choice(*SCALE_UPS), REQUIRED),
-    "node.scale_up_bandwidth": Key(_quantity("bandwidth"), None, null=True),  # one GPU, one direction; null: catalogue
-    "node.scale_up_latency": Key(_quantity("time", open_end=False), 0.3e-6),
-    "node.nvswitches": Key(_count(0), 0),  # chips; they act as one crossbar
-    "node.mesh": Key(_matrix, None, null=True),  # links between each two GPUs; null: DGX-1V's
-    "node.pcie.switches": Key(_count(0, 4096), 0),  # 0: GPUs and NICs hang on the CPU itself
-    "node.pcie.bandwidth": Key(_quantity("bandwidth"), None, null=True),  # null: the GPU's
-    "node.pcie.latency": Key(_quantity("time", open_end=False), 0.3e-6),
-    "node.pcie.p2p": Key(_flag, True),  # false: GPUs meet in host memory
-    "node.cpu.sockets": Key(_count(1, 4096), 2),
-    "node.cpu.memory": Key(_quantity("bytes"), 1e12),
-    "node.cpu.memory_bandwidth": Key(_quantity("bandwidth"), 200e9),  # of one socket
-    "node.cpu.link_bandwidth": Key(_quantity("bandwidth"), 40e9),  # between two sockets
-    "node.nvme.capacity": Key(_quantity("bytes", open_end=False), 0.0),  # 0: no local disks
-    "node.nvme.read_bandwidth": Key(_quantity("bandwidth"), 20e9),
-    "node.nvme.write_bandwidth": Key(_quantity("bandwidth"), 10e9),
-    "node.power": Key(_quantity("power"), None, null=True),  # the whole node at nameplate, W
-    "network.kind": Key(_choice(*NETWORKS), REQUIRED),
-    "network.fabric": Key(_choice(*FABRICS), "infiniband"),
-    "network.rail_optimised": Key(_flag, False),
-    "network.rails": Key(_count(1, 4096), None, null=True),  # null: one per NIC of a node
-    "network.leaf_nodes": Key(_count(1), 32),  # nodes below one leaf (or one set of rail leaves)
-    "network.oversubscription": Key(_quantity("number"), 1.0),  # leaf: down over up
-    "network.pod_nodes": Key(_count(1), None, null=True),  # nodes below one layer of spines; null: from switch_ports
-    "network.core_oversubscription": Key(_quantity("number"), 1.0),
-    "network.switch_ports": Key(_count(2), 64),  # at the NIC's rate
-    "network.latency": Key(_quantity("time", open_end=False), 0.13e-6),  # one switch
-    "network.shape": Key(_shape, None, null=True),  # torus: routers in each dimension
-    "network.group_leaves": Key(_count(1), 4),  # dragonfly: routers in a group
-    "network.link_bandwidth": Key(_quantity("bandwidth"), None, null=True),  # torus, dragonfly: router to router
-    "network.global_bandwidth": Key(_quantity("bandwidth"), None, null=True),  # dragonfly: group to group
-    "storage.read_bandwidth": Key(_quantity("bandwidth"), None, null=True),  # shared file system, whole cluster
-    "storage.write_bandwidth": Key(_quantity("bandwidth"), None, null=True),
-}
+from llmsim.cluster.keys import read_values
+from llmsim.cluster.mesh import mesh_of
+from llmsim.errors import CatalogueError, TopologyError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,43 +185,12 @@ def read_yaml(path: Path) -> dict:
 
 def parse_topology(data: Mapping, name: str, where: str, overrides: Mapping[str, object]) -> Topology:
     """A `Topology` out of the nested mapping of a file; `where` names the file in messages."""
-    given = {key: (value, f"{where}: {key}") for key, value in _flatten(data)}
-    given |= {str(key): (value, f"override {key}") for key, value in overrides.items()}
-    values = {}
-    for key, (value, place) in given.items():
-        if key not in KEYS:
-            raise TopologyError(f"{place}: unknown key{nearest(key, KEYS)}")
-        values[key] = _read(KEYS[key], value, place)
-    for key, entry in KEYS.items():
-        if key not in values:
-            if entry.default is REQUIRED:
-                raise TopologyError(f"{where}: {key} is missing")
-            values[key] = entry.default
-    return _build(values, name, where)
-
-
-def _read(entry: Key, value: object, place: str) -> object:
-    if value is None and entry.null:
-        return None
-    try:
-        return entry.read(value)
-    except UnitError as error:
-        raise TopologyError(f"{place}: {error}") from None
-    except ValueError as error:
-        raise TopologyError(f"{place}: {value!r} is not accepted; {error}") from None
-
-
-def _flatten(data: Mapping, prefix: str = "") -> list[tuple[str, object]]:
-    pairs = []
-    for key, value in data.items():
-        dotted = f"{prefix}{key}"
-        pairs += _flatten(value, f"{dotted}.") if isinstance(value, Mapping) else [(dotted, value)]
-    return pairs
+    return _build(read_values(data, where, overrides), name, where)
 
 
 def _build(v: dict[str, object], name: str, where: str) -> Topology:
     chip = gpu(v["node.gpu"])
-    mesh = _mesh_of(v, where)
+    mesh = _mesh(v, where)
     pcie = v["node.pcie.bandwidth"] or chip.pcie_bandwidth
     linked = v["node.scale_up"] not in ("pcie", "none") and v["node.gpus"] > 1
     scale_up = (v["node.scale_up_bandwidth"] or chip.nvlink_bandwidth) if linked else 0.0
@@ -388,30 +228,8 @@ def _section(values: dict[str, object], prefix: str) -> dict[str, object]:
     return {key.removeprefix(f"{prefix}."): value for key, value in values.items() if key.startswith(f"{prefix}.")}
 
 
-# DGX-1V: links between each two of its eight GPUs, as `nvidia-smi topo -m` prints them.
-DGX1V_MESH = (
-    (0, 1, 1, 2, 2, 0, 0, 0),
-    (1, 0, 2, 1, 0, 2, 0, 0),
-    (1, 2, 0, 2, 0, 0, 1, 0),
-    (2, 1, 2, 0, 0, 0, 0, 1),
-    (2, 0, 0, 0, 0, 1, 1, 2),
-    (0, 2, 0, 0, 1, 0, 2, 1),
-    (0, 0, 1, 0, 1, 2, 0, 2),
-    (0, 0, 0, 1, 2, 1, 2, 0),
-)
-
-
-def _mesh_of(v: dict[str, object], where: str) -> tuple[tuple[int, ...], ...] | None:
-    """Links between each two GPUs where GPUs are wired to each other, else None."""
-    count, links, kind = v["node.gpus"], gpu(v["node.gpu"]).nvlink_links, v["node.scale_up"]
-    if kind == "full-mesh":
-        each = max(1, math.floor(links / max(1, count - 1)))
-        return tuple(tuple(0 if i == j else each for j in range(count)) for i in range(count))
-    if kind == "bridge-pairs":
-        return tuple(tuple(links if i ^ 1 == j else 0 for j in range(count)) for i in range(count))
-    if kind != "cube-mesh":
-        return None
-    mesh = v["node.mesh"] or (DGX1V_MESH if count == 8 else None)
-    if mesh is None or len(mesh) != count:
-        raise TopologyError(f"{where}: node.mesh must be a {count} by {count} matrix, one row for each of node.gpus")
-    return mesh
+def _mesh(v: dict[str, object], where: str) -> tuple[tuple[int, ...], ...] | None:
+    try:
+        return mesh_of(v["node.scale_up"], v["node.gpus"], gpu(v["node.gpu"]).nvlink_links, v["node.mesh"])
+    except ValueError as error:
+        raise TopologyError(f"{where}: node.mesh: {error}") from None

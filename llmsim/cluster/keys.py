@@ -1,0 +1,176 @@
+"""The keys of a topology file: how each value is read, what it is when left out, what a mistake says."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from llmsim.catalogue.gpus import gpu
+from llmsim.errors import CatalogueError, TopologyError, UnitError, nearest
+from llmsim.units import parse_quantity
+
+SCALE_UPS = ("nvswitch", "cube-mesh", "full-mesh", "bridge-pairs", "pcie", "none")
+NETWORKS = ("fat-tree", "leaf-spine", "rail-only", "dragonfly", "torus", "none")
+FABRICS = ("infiniband", "roce", "efa", "tcpx", "omni-path", "slingshot", "ethernet")
+REQUIRED = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a topology file: how its value is read, and its default (`REQUIRED`: it must be given)."""
+
+    read: Callable[[object], object]
+    default: object = None
+    null: bool = False
+
+
+def _quantity(dimension: str, low: float = 0.0, open_end: bool = True) -> Callable[[object], float]:
+    def read(value: object) -> float:
+        number = parse_quantity(value, dimension)
+        if number < low or (open_end and number == low):
+            raise ValueError(f"expected {dimension} {'above' if open_end else 'of at least'} {low:g}")
+        return number
+
+    return read
+
+
+def _count(low: int, high: int = 1_000_000) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}")
+        return value
+
+    return read
+
+
+def _choice(*names: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if value not in names:
+            raise ValueError(f"expected one of {', '.join(names)}{nearest(value, names)}")
+        return str(value)
+
+    return read
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected text")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError("expected a list of texts")
+    return tuple(value)
+
+
+def _gpu_name(value: object) -> str:
+    try:
+        return gpu(_text(value)).name
+    except CatalogueError as error:
+        raise ValueError(str(error)) from None
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or not all(type(n) is int and n >= 1 for n in value):
+        raise ValueError("expected a list of whole numbers such as [4, 4]")
+    return tuple(value)
+
+
+def _matrix(value: object) -> tuple[tuple[int, ...], ...]:
+    rows = value if isinstance(value, list) else []
+    square = rows and all(isinstance(row, list) and len(row) == len(rows) for row in rows)
+    if not square or any(type(n) is not int or n < 0 for row in rows for n in row):
+        raise ValueError("expected a square matrix: the number of links between each two GPUs")
+    if any(rows[i][j] != rows[j][i] or rows[i][i] for i in range(len(rows)) for j in range(len(rows))):
+        raise ValueError("expected a symmetric matrix of links with zeros on its diagonal")
+    return tuple(tuple(row) for row in rows)
+
+
+# Latencies are of one hop. Where no public figure was found they are plausible round numbers, the same everywhere:
+# they matter little, since the cost of a collective's step is a fact about NCCL's protocols, not about wires.
+KEYS: dict[str, Key] = {
+    "description": Key(_text, ""),
+    "sources": Key(_texts, ()),
+    "node.gpu": Key(_gpu_name, REQUIRED),
+    "node.gpus": Key(_count(1, 4096), REQUIRED),
+    "node.nics": Key(_count(0, 4096), REQUIRED),
+    "node.nic.bandwidth": Key(_quantity("bandwidth"), REQUIRED),
+    "node.nic.latency": Key(_quantity("time", open_end=False), 0.6e-6),
+    "node.scale_up": Key(_choice(*SCALE_UPS), REQUIRED),
+    "node.scale_up_bandwidth": Key(_quantity("bandwidth"), None, null=True),  # one GPU, one direction; null: catalogue
+    "node.scale_up_latency": Key(_quantity("time", open_end=False), 0.3e-6),
+    "node.nvswitches": Key(_count(0), 0),  # chips; they act as one crossbar
+    "node.mesh": Key(_matrix, None, null=True),  # links between each two GPUs; null: DGX-1V's
+    "node.pcie.switches": Key(_count(0, 4096), 0),  # 0: GPUs and NICs hang on the CPU itself
+    "node.pcie.bandwidth": Key(_quantity("bandwidth"), None, null=True),  # null: the GPU's
+    "node.pcie.latency": Key(_quantity("time", open_end=False), 0.3e-6),
+    "node.pcie.p2p": Key(_flag, True),  # false: GPUs meet in host memory
+    "node.cpu.sockets": Key(_count(1, 4096), 2),
+    "node.cpu.memory": Key(_quantity("bytes"), 1e12),
+    "node.cpu.memory_bandwidth": Key(_quantity("bandwidth"), 200e9),  # of one socket
+    "node.cpu.link_bandwidth": Key(_quantity("bandwidth"), 40e9),  # between two sockets
+    "node.nvme.capacity": Key(_quantity("bytes", open_end=False), 0.0),  # 0: no local disks
+    "node.nvme.read_bandwidth": Key(_quantity("bandwidth"), 20e9),
+    "node.nvme.write_bandwidth": Key(_quantity("bandwidth"), 10e9),
+    "node.power": Key(_quantity("power"), None, null=True),  # the whole node at nameplate, W
+    "network.kind": Key(_choice(*NETWORKS), REQUIRED),
+    "network.fabric": Key(_choice(*FABRICS), "infiniband"),
+    "network.rail_optimised": Key(_flag, False),
+    "network.rails": Key(_count(1, 4096), None, null=True),  # null: one per NIC of a node
+    "network.leaf_nodes": Key(_count(1), 32),  # nodes below one leaf (or one set of rail leaves)
+    "network.oversubscription": Key(_quantity("number"), 1.0),  # leaf: down over up
+    "network.pod_nodes": Key(_count(1), None, null=True),  # nodes below one layer of spines; null: from switch_ports
+    "network.core_oversubscription": Key(_quantity("number"), 1.0),
+    "network.switch_ports": Key(_count(2), 64),  # at the NIC's rate
+    "network.latency": Key(_quantity("time", open_end=False), 0.13e-6),  # one switch
+    "network.shape": Key(_shape, None, null=True),  # torus: routers in each dimension
+    "network.group_leaves": Key(_count(1), 4),  # dragonfly: routers in a group
+    "network.link_bandwidth": Key(_quantity("bandwidth"), None, null=True),  # torus, dragonfly: router to router
+    "network.global_bandwidth": Key(_quantity("bandwidth"), None, null=True),  # dragonfly: group to group
+    "storage.read_bandwidth": Key(_quantity("bandwidth"), None, null=True),  # shared file system, whole cluster
+    "storage.write_bandwidth": Key(_quantity("bandwidth"), None, null=True),
+}
+
+
+def read_values(data: Mapping, where: str, overrides: Mapping[str, object]) -> dict[str, object]:
+    """A value for every key of `KEYS`, out of a file's nested mapping and dotted overrides.
+
+    Raises `TopologyError`, one sentence with the file (or override), the key, the value and what is accepted.
+    """
+    given = {key: (value, f"{where}: {key}") for key, value in _flatten(data)}
+    given |= {str(key): (value, f"override {key}") for key, value in overrides.items()}
+    values = {}
+    for key, (value, place) in given.items():
+        if key not in KEYS:
+            raise TopologyError(f"{place}: unknown key{nearest(key, KEYS)}")
+        values[key] = _read(KEYS[key], value, place)
+    for key, entry in KEYS.items():
+        if key not in values:
+            if entry.default is REQUIRED:
+                raise TopologyError(f"{where}: {key} is missing")
+            values[key] = entry.default
+    return values
+
+
+def _read(entry: Key, value: object, place: str) -> object:
+    if value is None and entry.null:
+        return None
+    try:
+        return entry.read(value)
+    except UnitError as error:
+        raise TopologyError(f"{place}: {error}") from None
+    except ValueError as error:
+        raise TopologyError(f"{place}: {value!r} is not accepted; {error}") from None
+
+
+def _flatten(data: Mapping, prefix: str = "") -> list[tuple[str, object]]:
+    pairs = []
+    for key, value in data.items():
+        dotted = f"{prefix}{key}"
+        pairs += _flatten(value, f"{dotted}.") if isinstance(value, Mapping) else [(dotted, value)]
+    return pairs
