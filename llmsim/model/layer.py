@@ -1,0 +1,123 @@
+"""One transformer layer on one rank: the kernels and communications of its passes, free of any hardware.
+
+A layer is a chain of operators (norm, attention, residual, norm, MLP or MoE, residual); `assemble` turns it into the
+steps of forward and backward. The order and the collectives are Megatron-LM's (Shoeybi et al. 2019, arXiv 1909.08053;
+Korthikanti et al. 2022, arXiv 2205.05198).
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from llmsim.model import traffic
+from llmsim.model.architecture import Architecture, LayerKind
+from llmsim.model.attention import attention_chain
+from llmsim.model.exchange import row_exit
+from llmsim.model.mlp import mlp_chain
+from llmsim.model.moe import moe_chain
+from llmsim.model.operators import Fixed, LayerSteps, Linear, Operator, assemble, elementwise, exchange
+from llmsim.model.shard import ALL_FUSIONS, NO_FUSIONS, Shard
+from llmsim.model.vocabulary import embedding_steps, head_steps, vocab_on_rank
+from llmsim.model.work import Attention, Communication, Gemm, Step
+
+__all__ = [
+    "ALL_FUSIONS",
+    "NO_FUSIONS",
+    "LayerSteps",
+    "Shard",
+    "communication_bytes",
+    "embedding_steps",
+    "head_steps",
+    "layer_flops",
+    "layer_steps",
+    "step_flops",
+    "vocab_on_rank",
+]
+
+
+def layer_steps(
+    arch: Architecture, shard: Shard, kind: LayerKind = "dense", window: int | None = None
+) -> LayerSteps:
+    """What one layer does on one rank for one micro-batch.
+
+    `window`: keys a query may see (`arch.layer_windows()` has it for each layer); None is the first layer's.
+    """
+    window = arch.layer_windows()[0] if window is None else window
+    chain = _parallel_chain if arch.parallel_block and kind == "dense" else _chain
+    return assemble(chain(arch, shard, kind, window), shard)
+
+
+def _chain(arch: Architecture, shard: Shard, kind: LayerKind, window: int) -> list[Operator]:
+    mlp = moe_chain(arch, shard) if kind == "moe" else mlp_chain(arch, shard, arch.ffn_hidden)
+    return [
+        *_sublayer(arch, shard, "1", attention_chain(arch, shard, window), bool(arch.output_bias)),
+        *_sublayer(arch, shard, "2", mlp, bool(arch.mlp_bias) and kind == "dense"),
+    ]
+
+
+def _sublayer(
+    arch: Architecture, shard: Shard, number: str, inner: list[Operator], bias: bool
+) -> list[Operator]:
+    """Norm, the sublayer, bias-dropout-residual; Gemma's form norms the output too."""
+    rows, h = shard.local_tokens, arch.hidden
+    after = [_norm(arch, shard, f"post_norm{number}")] if arch.norms_per_layer >= 4 else []
+    residual = elementwise(f"residual{number}", *traffic.residual(shard, rows, h, bias))
+    return [_joining_norm(arch, shard, f"norm{number}"), *inner, *after, residual]
+
+
+def _norm(arch: Architecture, shard: Shard, name: str) -> Fixed:
+    return elementwise(name, *traffic.norm(arch, shard, shard.local_tokens, arch.hidden))
+
+
+def _joining_norm(arch: Architecture, shard: Shard, name: str) -> Fixed:
+    """A norm at the head of a branch: its backward ends with the sum of the branch's and the residual's gradients."""
+    norm = _norm(arch, shard, name)
+    joined = Step("gradient_sum", traffic.gradient_sum(shard, shard.local_tokens, arch.hidden))
+    return Fixed(norm.forward, (*norm.backward, joined))
+
+
+def _parallel_chain(arch: Architecture, shard: Shard, kind: LayerKind, window: int) -> list[Operator]:
+    """Attention and MLP side by side (GPT-J, PaLM, NeoX): one reduction over tp for both, one gather when the norm
+    is shared."""
+    shared = arch.norms_per_layer == 1
+    attention = attention_chain(arch, shard, window, exchanged=False)
+    mlp = mlp_chain(arch, shard, arch.ffn_hidden, entry=not shared, leave=False)
+    if shared and shard.split_sequence:
+        # Gathered once: the MLP's weight gradient comes first in the backward, and gathers for both.
+        first, up = attention[0], mlp[0]
+        assert isinstance(first, Linear) and isinstance(up, Linear)
+        mlp[0] = replace(up, regather=first.regather)
+        attention[0] = replace(first, regather=None)
+    second = [] if shared else [_joining_norm(arch, shard, "norm2")]
+    leave = row_exit(shard, arch.hidden)
+    rows, h = shard.local_tokens, arch.hidden
+    both = elementwise("branch_sum", traffic.gradient_sum(shard, shard.tokens, h), None)
+    chain: list[Operator] = [_joining_norm(arch, shard, "norm1"), *attention, *second, *mlp, both]
+    if leave:
+        chain.append(exchange("block_exit", leave["exit"], leave.get("exit_grad")))
+    bias = bool(arch.output_bias or arch.mlp_bias)
+    chain.append(elementwise("residual", *traffic.residual(shard, rows, h, bias)))
+    return chain
+
+
+def step_flops(steps: Iterable[Step]) -> float:
+    """FLOPs of the matrix products and attention cores of these steps (elementwise work is never counted)."""
+    return sum(step.work.flops for step in steps if isinstance(step.work, Gemm | Attention))
+
+
+def communication_bytes(steps: Iterable[Step]) -> dict[tuple[str, str], float]:
+    """Bytes handed to collectives, by (group, operation)."""
+    total: dict[tuple[str, str], float] = {}
+    for step in steps:
+        if isinstance(step.work, Communication):
+            key = (step.work.group, step.work.operation)
+            total[key] = total.get(key, 0.0) + step.work.size
+    return total
+
+
+def layer_flops(arch: Architecture, shard: Shard, kind: LayerKind = "dense") -> dict[str, float]:
+    """FLOPs of one layer and micro-batch on one rank: `forward`, `recompute`, `backward` (input), `weight`."""
+    steps = layer_steps(arch, shard, kind)
+    total = {"forward": step_flops(steps.forward), "recompute": 0.0, "backward": 0.0, "weight": 0.0}
+    for step in steps.backward:
+        total[step.phase] += step_flops((step,))
+    return total

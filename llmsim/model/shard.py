@@ -1,0 +1,136 @@
+"""How one rank computes its part of a layer: sizes of the micro-batch, splits, precision and fused kernels."""
+
+from dataclasses import dataclass
+
+from llmsim.errors import ModelError, nearest
+from llmsim.model.architecture import Architecture
+
+#: What can be fused into one kernel. Each name is one `fused` switch of a scenario.
+ALL_FUSIONS = frozenset(
+    {
+        "norm",  # LayerNorm/RMSNorm in one kernel
+        "bias_activation",  # bias + GELU in one kernel
+        "swiglu",  # gate, SiLU and product in one kernel
+        "softmax",  # scale + mask + softmax of unfused attention in one kernel
+        "bias_dropout_residual",  # bias + dropout + residual add in one kernel
+        "rope",  # rotary embedding of q and k in one kernel
+        "cross_entropy",  # softmax, loss and gradient on the half-precision logits
+        "grad_accumulation",  # weight-gradient GEMMs add into the fp32 gradient buffer themselves
+        "moe_permute",  # permutation and weighted un-permutation of tokens in one kernel each
+        "optimizer",  # multi-tensor optimizer step (not part of a layer)
+    }
+)
+NO_FUSIONS: frozenset[str] = frozenset()
+
+_ELEMENT = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 2}
+_GRADIENT = {"fp32": 4, "fp16": 2, "bf16": 2}
+_CHOICES = {
+    "precision": tuple(_ELEMENT),
+    "grad_dtype": tuple(_GRADIENT),
+    "attention": ("flash", "unfused"),
+    "recompute": ("none", "selective", "full"),
+    "cp_kind": ("ring", "all_gather", "ulysses"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One rank's share of a layer. Counts are whole numbers of at least 1; raises `ModelError` for unknown choices.
+
+    `expert_tp` splits each expert's matrices; None means 1 with sequence parallelism (each TP rank routes its own
+    tokens) and `tp` without it (TP ranks hold the same tokens, so each computes a slice of every expert).
+    `imbalance` is the load of the busiest rank's experts over the mean. `accumulate` false: weight gradients are
+    written once in compute precision (FSDP and ZeRO reduce them at once), not added into a gradient buffer.
+    """
+
+    micro_batch: int
+    seq_len: int
+    tp: int = 1
+    cp: int = 1
+    ep: int = 1
+    sequence_parallel: bool = False
+    precision: str = "bf16"
+    attention: str = "flash"
+    fusions: frozenset[str] = ALL_FUSIONS
+    dropout: bool = False
+    recompute: str = "none"
+    tp_overlap: bool = False
+    async_tp_grad: bool = True
+    grad_dtype: str = "fp32"
+    cp_kind: str = "ring"
+    flash_version: int = 2
+    expert_tp: int | None = None
+    imbalance: float = 1.0
+    accumulate: bool = True
+
+    def __post_init__(self) -> None:
+        for key in ("micro_batch", "seq_len", "tp", "cp", "ep"):
+            if getattr(self, key) < 1:
+                raise ModelError(f"{key}: {getattr(self, key)} is too small; expected at least 1")
+        for key, accepted in _CHOICES.items():
+            value = getattr(self, key)
+            if value not in accepted:
+                raise ModelError(f"{key}: {value!r} is not known; expected one of {', '.join(accepted)}")
+        for name in sorted(self.fusions - ALL_FUSIONS):
+            listed = nearest(name, ALL_FUSIONS) or f"; expected among {', '.join(sorted(ALL_FUSIONS))}"
+            raise ModelError(f"fused: no fusion is called {name!r}{listed}")
+        if self.cp > 1 and self.attention == "unfused" and self.cp_kind == "ring":
+            raise ModelError("attention: unfused attention has no ring form; choose flash, or cp_kind all_gather")
+
+    @property
+    def element(self) -> int:
+        """Bytes of one activation value; activations stay bf16 when the GEMMs are fp8."""
+        return _ELEMENT[self.precision]
+
+    @property
+    def gradient(self) -> int:
+        """Bytes of one value of the gradient buffer."""
+        return _GRADIENT[self.grad_dtype]
+
+    @property
+    def core_precision(self) -> str:
+        """Precision of attention, router and logits: fp8 training keeps these in bf16."""
+        return "bf16" if self.precision == "fp8" else self.precision
+
+    @property
+    def fp8(self) -> bool:
+        return self.precision == "fp8"
+
+    @property
+    def gathered_element(self) -> int:
+        """Bytes of one value in a sequence-parallel all-gather: fp8 tensors are gathered after the cast."""
+        return 1 if self.fp8 else self.element
+
+    @property
+    def split_sequence(self) -> bool:
+        """Whether norms, dropouts and residuals work on 1/tp of the tokens (Korthikanti et al. 2022, section 4.2.2)."""
+        return self.sequence_parallel and self.tp > 1
+
+    @property
+    def positions(self) -> float:
+        """Positions of one sequence on this rank's context-parallel share."""
+        return self.seq_len / self.cp
+
+    @property
+    def tokens(self) -> float:
+        """Tokens that a linear layer of this rank multiplies."""
+        return self.micro_batch * self.seq_len / self.cp
+
+    @property
+    def local_tokens(self) -> float:
+        """Tokens that this rank's norms, dropouts and residuals see."""
+        return self.tokens / self.tp if self.split_sequence else self.tokens
+
+    @property
+    def expert_split(self) -> int:
+        """Ranks that share the matrices of one expert."""
+        if self.expert_tp is not None:
+            return self.expert_tp
+        return 1 if self.split_sequence else self.tp
+
+    def fused(self, name: str) -> bool:
+        return name in self.fusions
+
+    def kv_heads(self, arch: Architecture) -> float:
+        """Key/value heads on one rank; a rank never holds less than one."""
+        return max(1.0, arch.core_kv_heads / self.tp)

@@ -1,0 +1,101 @@
+"""HBM traffic of the memory-bound kernels of a layer, fused or not: bytes read plus written, and launches.
+
+Each function gives (forward, backward) for `rows` tokens of `width` values of `e` bytes. Counts are of tensors that
+cannot stay in cache between kernels; a fused kernel reads its inputs once and writes its outputs once.
+"""
+
+from llmsim.model.architecture import Architecture
+from llmsim.model.shard import Shard
+from llmsim.model.work import MemoryBound
+
+Passes = tuple[MemoryBound | None, MemoryBound | None]
+MASK = 1  # bytes of one value of a dropout mask
+FP32 = 4
+
+
+def _pair(values: float, forward: tuple[float, int], backward: tuple[float, int]) -> Passes:
+    """(forward, backward) from (bytes a value, kernels); None where nothing is moved."""
+    return tuple(MemoryBound(values * size, kernels) if kernels else None for size, kernels in (forward, backward))
+
+
+def norm(arch: Architecture, shard: Shard, rows: float, width: float) -> Passes:
+    """LayerNorm or RMSNorm. Backward reads x and dy and writes dx; a second small one reduces the gains' gradients."""
+    e = shard.element
+    if shard.fused("norm"):
+        return _pair(rows * width, (2 * e, 1), (3 * e, 2))
+    if arch.norm == "layernorm":  # statistics, normalise, scale and shift
+        return _pair(rows * width, (5 * e, 3), (10 * e, 6))
+    # The usual eager RMSNorm computes in fp32: cast, square, mean, scale, cast back, gain.
+    size = 4 * e + 6 * FP32
+    return _pair(rows * width, (size, 6), (2 * size, 12))
+
+
+def gradient_sum(shard: Shard, rows: float, width: float) -> MemoryBound:
+    """Autograd adds the gradient of a branch to that of the residual stream."""
+    return MemoryBound(3.0 * rows * width * shard.element)
+
+
+def residual(shard: Shard, rows: float, width: float, bias: bool) -> Passes:
+    """Bias, dropout and residual add after a sublayer. The residual's own gradient passes through for free."""
+    e, dropout = shard.element, shard.dropout
+    if shard.fused("bias_dropout_residual"):
+        forward = (3 * e + MASK * dropout, 1)
+    else:
+        forward = (3 * e + 2 * e * bias + (2 * e + MASK) * dropout, 1 + bias + dropout)
+    backward = ((2 * e + MASK) * dropout + e * bias, int(dropout) + int(bias))
+    return _pair(rows * width, forward, backward)
+
+
+def activation(arch: Architecture, shard: Shard, rows: float, width: float) -> Passes:
+    """GELU (with bias) or the gated product of `width` outputs."""
+    e = shard.element
+    if arch.gated_mlp:
+        if shard.fused("swiglu"):
+            return _pair(rows * width, (3 * e, 1), (5 * e, 1))
+        return _pair(rows * width, (5 * e, 2), (9 * e, 3))
+    bias = arch.mlp_bias
+    if shard.fused("bias_activation"):
+        return _pair(rows * width, (2 * e, 1), (3 * e + e * bias, 1 + bias))
+    return _pair(rows * width, (2 * e + 2 * e * bias, 1 + bias), (3 * e + e * bias, 1 + bias))
+
+
+def rope(shard: Shard, values: float) -> Passes:
+    """Rotary embedding of `values` of q and k. Unfused, each of the two: negate, concatenate, two products, sum."""
+    e = shard.element
+    if shard.fused("rope"):
+        return _pair(values, (2 * e, 1), (2 * e, 1))
+    return _pair(values, (10 * e, 10), (10 * e, 10))
+
+
+def softmax(arch: Architecture, shard: Shard, scores: float) -> Passes:
+    """Scale, mask and softmax of `scores` attention scores. A fused causal kernel reads only the lower triangle."""
+    e = shard.element
+    if shard.fused("softmax"):
+        return _pair(scores, (1.5 * e, 1), (2 * e, 1)) if arch.causal else _pair(scores, (2 * e, 1), (3 * e, 1))
+    casts = 2 * (e != FP32)
+    # In fp32, eager: scale, masked fill, softmax (backward reads two tensors), between casts.
+    conversion = casts * (e + FP32)
+    forward = conversion + 6 * FP32 + MASK
+    backward = conversion + 7 * FP32 + MASK
+    return _pair(scores, (forward, 3 + casts), (backward, 3 + casts))
+
+
+def dropout(shard: Shard, values: float) -> Passes:
+    """A dropout of its own kernel, keeping its mask."""
+    size = 2 * shard.element + MASK
+    return _pair(values, (size, 1), (size, 1)) if shard.dropout else (None, None)
+
+
+def copy(shard: Shard, values: float) -> Passes:
+    """A layout change: read and written once, likewise its gradient."""
+    return _pair(values, (2 * shard.element, 1), (2 * shard.element, 1))
+
+
+def fp8_cast(shard: Shard, values: float, fused: bool = False) -> float:
+    """Bytes to quantise a GEMM operand and store its transpose, which the weight gradient multiplies (0 unless fp8).
+
+    `fused`: the producer (norm, activation) writes fp8 itself, which leaves the transpose.
+    """
+    if not shard.fp8:
+        return 0.0
+    return values * (1.0 if fused else shard.element + 2.0)
