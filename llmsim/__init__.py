@@ -1,0 +1,28 @@
+"""llmsim: a discrete-event simulator of LLM training clusters.
+
+The public names are loaded when they are first used, so that `import llmsim` and the command line start fast.
+"""
+
+from importlib import import_module
+
+_PUBLIC = {
+    "Scenario": "llmsim.scenario",
+    "load_scenario": "llmsim.scenario",
+    "simulate": "llmsim.simulation",
+    "Result": "llmsim.simulation",
+    "simulate_schedule": "llmsim.schedule",
+    "plot_timeline": "llmsim.plots",
+    "LlmsimError": "llmsim.errors",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str):
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'llmsim' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -110,7 +110,9 @@ def class_groups(
                     continue
                 members: tuple[int, ...] = (number,)
             else:
-                row = entry.group_of[rank]
+                row = entry.group_of[rank] if rank < len(entry.group_of) else -1
+                if row < 0:
+                    continue
                 members = tuple(np.unique(classes.of_rank[entry.members[row]]).tolist())
             result[number][kind] = ClassGroup(
                 kind,

@@ -273,7 +273,7 @@ class ClassProgram:
         if not options.overlap_reduce and options.accumulate_locally:
             for stage in self.stages.values():
                 steps += reduction_steps(stage.total, options.grad_bytes, options.sharded_optimizer)
-        if "embedding" in self.compiler.costs.groups:
+        if self.degrees["embedding"] > 1:
             size = self._embedding_bytes()
             steps.append(Step("embedding gradient", Communication("all_reduce", "embedding", size), "dp", "backward"))
         held = total.total

@@ -31,8 +31,8 @@ class Traffic:
 
     @cached_property
     def group_of(self) -> np.ndarray:
-        """int[ranks]: the group each rank belongs to."""
-        group_of = np.empty(self.members.size, dtype=np.int64)
+        """int[…]: the group of each rank, -1 for ranks in none (up to the highest rank in any)."""
+        group_of = np.full(int(self.members.max()) + 1, -1)
         group_of[self.members.ravel()] = np.repeat(np.arange(len(self.members)), self.members.shape[1])
         return group_of
 

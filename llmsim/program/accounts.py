@@ -1,0 +1,152 @@
+"""Where each class's time goes: the ledger of its iteration, from what was played."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmsim.engine.ledger import attribute, covered, gaps, union
+from llmsim.engine.player import Played
+from llmsim.program.build import Program
+from llmsim.program.labels import CATEGORIES, Label
+
+BREAKDOWN = (*CATEGORIES, "bubble", "other")
+_PRECEDENCE = ("exposed_tp", "exposed_cp", "exposed_ep", "exposed_pp", "exposed_dp", "offload", "data")
+_COMPUTE, _OPTIMIZER = CATEGORIES.index("compute"), CATEGORIES.index("optimizer")
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """One iteration, by class. Seconds; `breakdown` rows add up to `iteration`.
+
+    waiting: of pipeline work in the window from the first to the last pipeline op; busy: doing pipeline work.
+    hidden and total: communication time beside computation, and in all, by group.
+    """
+
+    iteration: float
+    window: tuple[float, float]
+    breakdown: np.ndarray  # (classes, len(BREAKDOWN))
+    waiting: np.ndarray
+    busy: np.ndarray
+    flops: np.ndarray
+    hidden: dict[str, np.ndarray]
+    total: dict[str, np.ndarray]
+
+
+def account(program: Program, played: Played) -> Accounts:
+    """The ledger of the last iteration, in which the pipeline is in its steady state."""
+    labels, tags = program.labels, program.tags
+    last = max(tag.iteration for tag in tags)
+    iteration_of = np.array([tag.iteration for tag in tags])
+    in_pipeline = np.array([tag.micro_batch >= 0 for tag in tags])
+    streams = np.array([label.stream for label in labels])
+    category = np.array([label.category for label in labels])
+    flops_of = np.array([label.flops for label in labels])
+    groups = np.array([label.group for label in labels])
+    work = ~np.isin(streams, ("pp_send", "pp_recv", "dp"))
+    receipts = _receipts(program, played)
+    lanes: list[dict[str, np.ndarray]] = [{} for _ in program.classes.count]
+    first, end, begin = np.inf, 0.0, 0.0
+    for lane, rows in zip(program.plan.lanes, played.rows):
+        iteration = iteration_of[rows[:, 1].astype(int)]
+        own = rows[iteration == last]
+        lanes[lane.owner][lane.name] = own
+        if len(own):
+            end = max(end, float(own[:, 3].max()))
+        before = rows[iteration < last]
+        if len(before) and lane.name == "compute":
+            begin = max(begin, float(before[:, 3].max()))
+    finish = 0.0
+    for own in (part for by_name in lanes for part in by_name.values()):
+        piped = own[in_pipeline[own[:, 1].astype(int)] & work[own[:, 0].astype(int)]]
+        if len(piped):
+            first, finish = min(first, float(piped[:, 2].min())), max(finish, float(piped[:, 3].max()))
+    count = len(program.classes.count)
+    breakdown = np.zeros((count, len(BREAKDOWN)))
+    waiting, busy, flops = np.zeros(count), np.zeros(count), np.zeros(count)
+    hidden: dict[str, np.ndarray] = {}
+    total: dict[str, np.ndarray] = {}
+    for number, by_name in enumerate(lanes):
+        own = _join(by_name.get("compute"), by_name.get("beside"))
+        label, tag = own[:, 0].astype(int), own[:, 1].astype(int)
+        starts, ends = union(own[:, 2], own[:, 3])
+        seconds = own[:, 3] - own[:, 2]
+        if "beside" in by_name:
+            seconds = seconds * (float((ends - starts).sum()) / seconds.sum())  # two lanes share one GPU
+        _spread(breakdown[number], labels, label, seconds, category)
+        others = []
+        for name in _PRECEDENCE:
+            parts = [
+                rows[category[rows[:, 0].astype(int)] == CATEGORIES.index(name)]
+                for key, rows in by_name.items()
+                if key not in ("compute", "beside")
+            ]
+            if name == "exposed_pp":
+                parts = [receipts[number]]
+            joined = _join(*parts)
+            others.append((joined[:, 2], joined[:, 3]))
+        free = gaps(starts, ends, begin, end)
+        for name, amount in zip(_PRECEDENCE, attribute(*free, others)[0]):
+            breakdown[number, CATEGORIES.index(name)] += amount
+        idle_inside = attribute(*_clip(*free, first, finish), others)[1]
+        idle = attribute(*free, others)[1]
+        breakdown[number, BREAKDOWN.index("bubble")] += idle_inside
+        breakdown[number, BREAKDOWN.index("other")] += idle - idle_inside
+        piped = own[in_pipeline[tag] & work[label]]
+        s, e = union(piped[:, 2], piped[:, 3])
+        busy[number] = float((e - s).sum())
+        waiting[number] = finish - first - busy[number]
+        flops[number] = flops_of[label].sum()
+        _overlap(number, count, by_name, labels, groups, category, hidden, total)
+    return Accounts(end - begin, (first, finish), breakdown, waiting, busy, flops, hidden, total)
+
+
+def _spread(row: np.ndarray, labels: list[Label], label: np.ndarray, seconds: np.ndarray, category: np.ndarray) -> None:
+    """Add the seconds of the compute lane's ops to their categories, a block's by its shares."""
+    per_label = np.bincount(label, weights=seconds, minlength=len(labels))
+    for index in np.nonzero(per_label)[0]:
+        shares = labels[index].shares
+        if shares is None:
+            row[category[index]] += per_label[index]
+        else:
+            row[: len(CATEGORIES)] += per_label[index] * np.array(shares[:-1])
+            row[_COMPUTE] += per_label[index] * shares[-1]
+
+
+def _overlap(number, count, by_name, labels, groups, category, hidden, total) -> None:
+    """Communication time beside computation, by group of the class."""
+    own = _join(by_name.get("compute"), by_name.get("beside"))
+    computing = own[(category[own[:, 0].astype(int)] == _COMPUTE)]
+    s, e = union(computing[:, 2], computing[:, 3])
+    for key, rows in by_name.items():
+        label = rows[:, 0].astype(int)
+        for group in np.unique(groups[label]):
+            if not group:
+                continue
+            mine = rows[groups[label] == group]
+            name = "pp" if group.startswith("pp_") else str(group)
+            duration = float((mine[:, 3] - mine[:, 2]).sum())
+            beside = 0.0 if key == "compute" else covered(s, e, mine[:, 2], mine[:, 3])
+            total.setdefault(name, np.zeros(count))[number] += duration
+            hidden.setdefault(name, np.zeros(count))[number] += beside
+
+
+def _receipts(program: Program, played: Played) -> list[np.ndarray]:
+    """By class: rows of the transfers that it receives."""
+    peer = np.array([label.peer for label in program.labels])
+    found: list[list[np.ndarray]] = [[] for _ in program.classes.count]
+    for lane, rows in zip(program.plan.lanes, played.rows):
+        if lane.name == "pp_send":
+            to = peer[rows[:, 0].astype(int)]
+            for number in np.unique(to):
+                found[number].append(rows[to == number])
+    return [_join(*parts) for parts in found]
+
+
+def _join(*parts: np.ndarray | None) -> np.ndarray:
+    present = [part for part in parts if part is not None and len(part)]
+    return np.concatenate(present) if present else np.empty((0, 4))
+
+
+def _clip(starts: np.ndarray, ends: np.ndarray, begin: float, end: float) -> tuple[np.ndarray, np.ndarray]:
+    starts, ends = np.clip(starts, begin, end), np.clip(ends, begin, end)
+    return starts[ends > starts], ends[ends > starts]

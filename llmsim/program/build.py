@@ -1,0 +1,263 @@
+"""From a scenario to a program: cluster, groups, classes, and the lanes of each class."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from llmsim.cluster.cluster import Cluster
+from llmsim.cost.kernels import KernelCosts
+from llmsim.engine.plan import Plan
+from llmsim.model.layer import embedding_steps, head_steps, layer_steps
+from llmsim.model.operators import LayerSteps
+from llmsim.model.parameters import embedding_parameters, head_parameters, layer_parameters
+from llmsim.model.shard import ALL_FUSIONS, NO_FUSIONS, Shard
+from llmsim.parallel.schedules import schedule as find_schedule
+from llmsim.parallel.schedules.order import Schedule
+from llmsim.parallel.stages import split_layers
+from llmsim.program.blocks import PassCompiler
+from llmsim.program.classes import RankClasses, class_groups, fold, without_slack
+from llmsim.program.costs import ClassCosts, ClassGroup
+from llmsim.program.gradients import DTYPE_BYTES, Shares
+from llmsim.program.iteration import ClassProgram, Options, StageProgram
+from llmsim.program.labels import Label, Numbered, Tag
+from llmsim.program.passes import StageSteps
+from llmsim.program.placement import Traffic, peer_traffic, ring_traffic
+from llmsim.scenario import Scenario
+
+# Megatron-LM, distributed_data_parallel_config.py: max(40M, 1M × data-parallel size) parameters a bucket.
+_BUCKET, _BUCKET_PER_RANK = 40e6, 1e6
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is played, and what its numbers mean. `stage_of[class]` is a pipeline rank."""
+
+    plan: Plan
+    labels: list[Label]
+    tags: list[Tag]
+    classes: RankClasses
+    stage_of: np.ndarray
+    schedule: Schedule
+    cluster: Cluster
+    groups: list[dict[str, ClassGroup]]
+    stages: tuple[StageProgram, ...]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """The parts of a program, each made once."""
+
+    scenario: Scenario
+
+    @cached_property
+    def resolved(self):
+        return self.scenario.resolve()
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        section = self.scenario.cluster
+        return Cluster(self.resolved.topology, section.nodes, section.gpus_per_node)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        layout = self.resolved.layout
+        return find_schedule(self.scenario.parallelism.schedule, layout.pp, layout.micro_batches, layout.vpp)
+
+    @cached_property
+    def gpu_of_rank(self) -> np.ndarray:
+        return np.arange(self.resolved.layout.ranks)
+
+    @cached_property
+    def shard(self) -> Shard:
+        training, layout = self.scenario.training, self.resolved.layout
+        return Shard(
+            micro_batch=training.micro_batch,
+            seq_len=training.seq_len,
+            tp=layout.tp,
+            cp=layout.cp,
+            ep=layout.ep,
+            sequence_parallel=self.scenario.parallelism.sequence_parallel and layout.tp > 1,
+            precision=training.precision,
+            attention=training.attention,
+            fusions=ALL_FUSIONS if training.fused else NO_FUSIONS,
+            dropout=self.resolved.architecture.dropout,
+            recompute=training.recompute.mode,
+            tp_overlap=training.overlap.tp,
+            grad_dtype=training.grad_dtype,
+        )
+
+    # Traffic -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def traffic(self) -> dict[str, Traffic]:
+        """Every kind of group that the program communicates in."""
+        layout = self.resolved.layout
+        members = {"tp": layout.groups("tp"), "dp": layout.groups("dp-cp"), "norm": layout.groups("tp-pp")}
+        if layout.cp > 1:
+            members["cp"] = layout.groups("cp")
+        if self.resolved.architecture.moe:
+            members |= {"ep": layout.groups("ep"), "edp": layout.groups("edp")}
+        ends = self._ends
+        if ends is not None:
+            members["embedding"] = layout.groups("pp")[:, ends]
+        result = {kind: ring_traffic(kind, rows, self.cluster, self.gpu_of_rank, {}) for kind, rows in members.items()}
+        if layout.pp > 1:
+            for way, peers in self.peers.items():
+                result[f"pp_{way}"] = peer_traffic(f"pp_{way}", peers, self.cluster, self.gpu_of_rank, {})
+        return result
+
+    @cached_property
+    def _ends(self) -> list[int] | None:
+        """Pipeline ranks that hold copies of a tied embedding, None where there is one copy only."""
+        last = self.schedule.virtual_stages - 1
+        ends = {self.schedule.rank_of(0, 0), self.schedule.rank_of(0, last)}
+        tied = self.resolved.architecture.tied_embeddings
+        return sorted(ends) if tied and len(ends) == 2 and self.schedule.directions == 1 else None
+
+    @cached_property
+    def peers(self) -> dict[str, np.ndarray]:
+        """int[ranks]: the next and the previous rank of each one's pipeline, around the end."""
+        rows = self.resolved.layout.groups("pp")
+        result = {}
+        for way, shift in (("next", -1), ("prev", 1)):
+            peers = np.full(rows.size, -1)
+            peers[rows.ravel()] = np.roll(rows, shift, axis=1).ravel()
+            result[way] = peers
+        return result
+
+    @cached_property
+    def classes(self) -> RankClasses:
+        layout = self.resolved.layout
+        neighbours = list(self.peers.values()) if layout.pp > 1 else []
+        kept = without_slack(self.traffic, self.cluster, self.gpu_of_rank)
+        enabled = self.scenario.simulation.fold == "auto"
+        return fold(layout.axis_index("pp"), kept, [], neighbours, self.cluster, enabled)
+
+    # Stages --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def stages(self) -> tuple[StageProgram, ...]:
+        """Steps and parameters of each virtual stage."""
+        architecture, layout = self.resolved.architecture, self.resolved.layout
+        count = self.schedule.virtual_stages
+        kinds = architecture.layer_kinds()
+        known: dict[tuple[str, str], LayerSteps] = {}
+        result = []
+        for number, layers in enumerate(
+            split_layers(architecture.layers, count, self.scenario.parallelism.stage_layers)
+        ):
+            parts: list[tuple[int, LayerSteps]] = []
+            sizes: list[Shares] = []
+            if number == 0:
+                parts.append((-1, self._edge(known, "embedding")))
+                edge = embedding_parameters(architecture, self.scenario.training.seq_len)
+                sizes.append(Shares(edge.sharded / layout.tp + edge.replicated, 0.0))
+            for place, layer in enumerate(layers):
+                parts.append((layer, self._layer(known, kinds[layer], place)))
+                sizes.append(self._layer_shares(kinds[layer]))
+            if number == count - 1:
+                parts.append((-1, self._edge(known, "head")))
+                edge = head_parameters(architecture, copy_tied=count > 1)
+                sizes.append(Shares(edge.sharded / layout.tp + edge.replicated, 0.0))
+            result.append(StageProgram(StageSteps(tuple(parts)), tuple(sizes)))
+        return tuple(result)
+
+    def _layer(self, known: dict, kind: str, place: int) -> LayerSteps:
+        recompute = self.scenario.training.recompute
+        mode = recompute.mode if recompute.layers is None or place < recompute.layers else "none"
+        if (kind, mode) not in known:
+            known[kind, mode] = layer_steps(self.resolved.architecture, replace(self.shard, recompute=mode), kind)
+        return known[kind, mode]
+
+    def _edge(self, known: dict, kind: str) -> LayerSteps:
+        if (kind, "") not in known:
+            make = embedding_steps if kind == "embedding" else head_steps
+            known[kind, ""] = make(self.resolved.architecture, self.shard)
+        return known[kind, ""]
+
+    def _layer_shares(self, kind: str) -> Shares:
+        layout, architecture = self.resolved.layout, self.resolved.architecture
+        parameters = layer_parameters(architecture, kind)
+        dense, expert = parameters.on_rank(layout.tp, layout.ep, self.shard.expert_split, architecture.kv_heads)
+        return Shares(dense, expert)
+
+    @cached_property
+    def options(self) -> Options:
+        training, parallelism = self.scenario.training, self.scenario.parallelism
+        shard, layout = self.shard, self.resolved.layout
+        boundary = shard.tokens * self.resolved.architecture.hidden * shard.element
+        param_bytes = 4 if training.precision in ("fp32", "tf32") else 2
+        return Options(
+            boundary_bytes=boundary / layout.tp,
+            gather_boundary=0.0 if shard.split_sequence or layout.tp == 1 else boundary,
+            grad_bytes=DTYPE_BYTES[training.grad_dtype],
+            param_bytes=param_bytes,
+            sharded_optimizer=parallelism.zero >= 1,
+            overlap_reduce=training.overlap.grad_reduce,
+            overlap_gather=training.overlap.param_gather,
+            overlap_pipeline=training.overlap.pipeline,
+            accumulate_locally=training.accumulate_locally,
+            bucket=max(_BUCKET, _BUCKET_PER_RANK * layout.dp * layout.cp),
+            optimizer=training.optimizer,
+            fused_optimizer=training.fused,
+            iterations=self.scenario.simulation.iterations,
+        )
+
+    # The program ---------------------------------------------------------------------------------------------------
+
+    def build(self) -> Program:
+        """Lanes of every class on one plan."""
+        classes, plan = self.classes, Plan()
+        gpu = self.resolved.topology.gpu
+        for _ in classes.count:
+            plan.capacities += [1.0, gpu.memory_bandwidth]
+        plan.capacities += self.cluster.links.bandwidth[classes.link_representative].tolist()
+        kept = without_slack(self.traffic, self.cluster, self.gpu_of_rank)
+        groups = class_groups(classes, kept, self.cluster, self.gpu_of_rank)
+        stage_of = self.resolved.layout.axis_index("pp")[classes.representative]
+        labels, tags, signatures = Numbered(), Numbered(), Numbered()
+        kernels, meetings, blocks, arrivals = KernelCosts(gpu), {}, {}, {}
+        for number, rank in enumerate(classes.representative.tolist()):
+            costs = ClassCosts(plan, labels, kernels, number, groups[number], meetings)
+            compiler = PassCompiler(
+                costs, self.scenario.simulation.detail == "block", signatures.number(costs.signature), blocks
+            )
+            stage = int(stage_of[number])
+            program = ClassProgram(
+                plan=plan,
+                tags=tags,
+                compiler=compiler,
+                schedule=self.schedule,
+                stage=stage,
+                stages=self._stages_of(stage),
+                options=self.options,
+                peers={way: int(classes.of_rank[peers[rank]]) for way, peers in self.peers.items()},
+                arrivals=arrivals,
+                degrees=self._degrees(stage),
+            )
+            plan.lanes += program.build()
+        return Program(
+            plan, labels.values, tags.values, classes, stage_of, self.schedule, self.cluster, groups, self.stages
+        )
+
+    def _stages_of(self, rank: int) -> dict[tuple[int, int], StageProgram]:
+        return {
+            (direction, stage): self.stages[stage]
+            for direction in range(self.schedule.directions)
+            for stage in range(self.schedule.virtual_stages)
+            if self.schedule.rank_of(direction, stage) == rank
+        }
+
+    def _degrees(self, stage: int) -> dict[str, float]:
+        layout = self.resolved.layout
+        degrees: dict[str, float] = {"dp": layout.dp * layout.cp, "edp": layout.edp, "norm": layout.tp * layout.pp}
+        degrees["embedding"] = 2 if self._ends is not None and stage in self._ends else 1
+        architecture = self.resolved.architecture
+        degrees["embedding_parameters"] = architecture.vocab * architecture.hidden / layout.tp
+        return degrees
+
+
+def build_program(scenario: Scenario) -> Program:
+    """The program of a scenario. Raises the `UserError` of whatever does not fit together."""
+    return Builder(scenario).build()

@@ -1,0 +1,90 @@
+"""`simulate`: from a scenario to its result, through all layers once."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llmsim.analysis.metrics import bottleneck, bubbles, counts, rates
+from llmsim.engine.player import Played, play
+from llmsim.program.accounts import BREAKDOWN, account
+from llmsim.program.build import Program, build_program
+from llmsim.scenario import Scenario
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Result:
+    """One simulated scenario. `metrics` is plain data; `trace` is made when it is asked for."""
+
+    scenario: Scenario
+    metrics: dict[str, Any]
+    program: Program = field(repr=False)
+    played: Played = field(repr=False)
+
+    @cached_property
+    def trace(self) -> "pd.DataFrame":
+        """One row an op (`llmsim.trace.COLUMNS`)."""
+        from llmsim.program.trace import build_trace
+
+        return build_trace(self.program, self.played)
+
+
+def simulate(scenario: Scenario | Mapping[str, Any], progress: Callable[[float], None] | None = None) -> Result:
+    """Simulate a scenario. Raises the `UserError` of whatever does not fit together."""
+    began = time.perf_counter()
+    if not isinstance(scenario, Scenario):
+        scenario = Scenario(**scenario)
+    program = build_program(scenario)
+    played = play(program.plan, steps=scenario.simulation.detail == "kernel", progress=progress)
+    metrics = _metrics(scenario, program, played)
+    metrics["simulation"] = {
+        "events": played.events,
+        "classes": len(program.classes.count),
+        "ranks": len(program.classes.of_rank),
+        "detail": scenario.simulation.detail,
+        "wall_s": time.perf_counter() - began,
+        "version": version("llmsim"),
+    }
+    return Result(scenario, metrics, program, played)
+
+
+def _metrics(scenario: Scenario, program: Program, played: Played) -> dict[str, Any]:
+    resolved, training = scenario.resolve(), scenario.training
+    layout, count = resolved.layout, program.classes.count
+    accounts = account(program, played)
+    iteration = accounts.iteration
+    tokens = training.global_batch * training.seq_len
+    share = count / count.sum()
+    breakdown = dict(zip(BREAKDOWN, (accounts.breakdown * share[:, None]).sum(axis=0).tolist()))
+    names = ("compute", "exposed_tp", "exposed_cp", "exposed_ep", "exposed_pp", "exposed_dp", "bubble", "optimizer",
+             "offload", "data", "other")  # fmt: skip
+    breakdown = {name: breakdown[name] for name in names}
+    peak = resolved.topology.gpu.peak(training.precision)
+    metrics: dict[str, Any] = {
+        "name": scenario.name,
+        "gpus": layout.ranks,
+        "layout": {key: getattr(layout, key) for key in ("tp", "pp", "vpp", "cp", "ep", "dp", "micro_batches")},
+        **counts(resolved.architecture, training.seq_len),
+        **rates(
+            resolved.architecture, training.seq_len, tokens, layout.ranks, peak, iteration,
+            float((accounts.flops * count).sum()),
+        ),
+        **bubbles(accounts.waiting, accounts.busy, accounts.window[1] - accounts.window[0], program.stage_of, count),
+        "time_breakdown": breakdown,
+        "overlap": {
+            group: float((accounts.hidden[group] * count).sum() / (total * count).sum())
+            for group, total in sorted(accounts.total.items())
+            if (total * count).sum() > 0
+        },
+    }  # fmt: skip
+    metrics |= bottleneck(breakdown, None)
+    if training.tokens:
+        metrics["time_to_train_s"] = float(np.ceil(training.tokens / tokens) * iteration)
+    return metrics
