@@ -249,6 +249,7 @@ def _dbrx(config: ConfigFields) -> dict[str, Any]:
         "hidden": config.need("d_model"),
         "heads": config.need("n_heads"),
         "kv_heads": attention.need("kv_n_heads"),
+        "ffn_hidden": ffn.need("ffn_hidden_size"),
         "vocab": config.need("vocab_size"),
         "max_positions": config.get("max_seq_len", 0),
         "gated_mlp": True,
