@@ -70,26 +70,39 @@ def without_slack(traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndar
     """
     links = cluster.links
     fabric = np.isin(links.kind, [KIND[kind] for kind in _FABRIC])
-    pairs = [
-        np.column_stack((part.link, gpu[part.rank]))
-        for entry in traffic.values()
-        for part in (entry.intra, entry.inter)
-        if len(part.link)
-    ]
-    if not pairs:
-        return dict(traffic)
-    crossing = np.unique(np.concatenate(pairs), axis=0)[:, 0]
-    asked = np.bincount(crossing, minlength=len(links)) * cluster.topology.scale_out_bandwidth
-    drop = fabric & (asked <= links.bandwidth * (1 + 1e-9))
+    parts = [part for entry in traffic.values() for part in (entry.intra, entry.inter)]
+    link = np.concatenate([part.link for part in parts])
+    share = np.concatenate([part.share for part in parts])
+    above = fabric[link]
+    link, share = link[above], share[above]
+    # No link carries more than its senders' NICs give, nor more than its receivers' NICs take.
+    asked = np.minimum(
+        *(
+            _distinct_share(link, gpu[np.concatenate([ends(part) for part in parts])[above]], share, len(links))
+            for ends in (lambda part: part.rank, lambda part: part.peer)
+        )
+    )
+    drop = fabric & (asked * cluster.topology.scale_out_bandwidth <= links.bandwidth * (1 + 1e-9))
 
     def keep(part: Flows) -> Flows:
         stay = ~drop[part.link]
-        return Flows(part.rank[stay], part.link[stay], part.share[stay])
+        return Flows(part.rank[stay], part.peer[stay], part.link[stay], part.share[stay])
 
     return {
         kind: Traffic(entry.kind, entry.members, keep(entry.intra), keep(entry.inter), entry.latency)
         for kind, entry in traffic.items()
     }
+
+
+def _distinct_share(link: np.ndarray, gpu: np.ndarray, share: np.ndarray, links: int) -> np.ndarray:
+    """float[links]: over the GPUs at one end of a link's flows, the sum of the largest share each of them sends there."""
+    if len(link) == 0:
+        return np.zeros(links)
+    key = link * (int(gpu.max()) + 1) + gpu
+    order = np.argsort(key, kind="stable")
+    first = np.nonzero(np.diff(key[order], prepend=-1))[0]
+    largest = np.maximum.reduceat(share[order], first)
+    return np.bincount(link[order][first], weights=largest, minlength=links)
 
 
 def class_groups(

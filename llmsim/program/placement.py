@@ -12,9 +12,10 @@ from llmsim.collectives import Group
 
 @dataclass(frozen=True)
 class Flows:
-    """Entry k: the traffic of rank `rank[k]` crosses link `link[k]` with the share `share[k]` of its bytes."""
+    """Entry k: traffic of rank `rank[k]` to `peer[k]` crosses link `link[k]` with the share `share[k]` of its bytes."""
 
     rank: np.ndarray
+    peer: np.ndarray
     link: np.ndarray
     share: np.ndarray
 
@@ -82,9 +83,9 @@ def _members_per_node(places: np.ndarray) -> int | None:
 def _routes(cluster: Cluster, gpu: np.ndarray, src: np.ndarray, dst: np.ndarray, routing: dict) -> tuple[Flows, float]:
     if len(src) == 0:
         none = np.empty(0, dtype=np.int64)
-        return Flows(none, none, np.empty(0)), 0.0
+        return Flows(none, none, none, np.empty(0)), 0.0
     routes = cluster.routes(gpu[src], gpu[dst], **routing)
-    return Flows(src[routes.flow], routes.link, routes.share), float(routes.latency.max())
+    return Flows(src[routes.flow], dst[routes.flow], routes.link, routes.share), float(routes.latency.max())
 
 
 # What the cluster calls a thing, and what collective algorithms call it.
