@@ -12,7 +12,7 @@ import numpy as np
 
 from llmsim.cluster.clos import Clos, clos_of
 from llmsim.cluster.links import Edge, Links, Routes, routes_from_table, routes_of_split_flows
-from llmsim.cluster.node import check_local, nic_of, node_template
+from llmsim.cluster.node import NodeTemplate, check_local, nic_of, node_template
 from llmsim.cluster.topology import Topology
 from llmsim.errors import SimulationError, TopologyError
 
@@ -25,6 +25,13 @@ class Cluster:
     `link_factors` maps link ids to what is left of their bandwidth: 0.5 is a link at half speed, 0 a link that is down.
     Raises `TopologyError` when the topology cannot have so many nodes or GPUs.
     """
+
+    def __new__(cls, topology: Topology, *args: object, **options: object) -> "Cluster":
+        if topology.graph and cls is Cluster:
+            from llmsim.cluster.imported import GraphCluster
+
+            cls = GraphCluster
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -39,13 +46,23 @@ class Cluster:
         self.nodes = nodes
         self.gpus_per_node = check_local(topology, gpus_per_node)
         self.gpus = nodes * self.gpus_per_node
-        if nodes > 1 and (topology.network.kind == "none" or not topology.nic_ports):
+        if nodes > 1 and not topology.graph and (topology.network.kind == "none" or not topology.nic_ports):
             raise TopologyError(f"{topology.name} has no network, so it can only have 1 node, not {nodes}")
-        self._node = node_template(topology)
-        self.fabric = _fabric(topology, nodes)
+        self._node = self._template()
+        self.fabric = self._make_fabric()
         self._first_fabric_link = nodes * len(self._node)
         self.link_factors = dict(link_factors or {})
         self.links = self._link_table()
+
+    def _template(self) -> NodeTemplate:
+        return node_template(self.topology)
+
+    def _make_fabric(self) -> Clos:
+        if self.topology.network.kind in ("torus", "dragonfly"):
+            from llmsim.cluster.switches import switches_of
+
+            return switches_of(self.topology, self.nodes)
+        return clos_of(self.topology, self.nodes)
 
     def with_factors(self, link_factors: Mapping[int, float]) -> "Cluster":
         """The same cluster with other link factors."""
@@ -223,10 +240,13 @@ class Cluster:
             return None
         outside, via = legs
         paths = np.ones(len(src), dtype=np.int64)
-        leaf_a = self.fabric.leaf_of(self.node_of(src), nic_of(self.topology, via))[outside]
-        leaf_b = self.leaf_of(dst)[outside]
-        paths[outside] = self.fabric.counts(leaf_a, leaf_b, self.links.bandwidth[self._first_fabric_link :])
+        ends = self._fabric_ends(src[outside], dst[outside], via[outside])
+        paths[outside] = self.fabric.counts(*ends, self.links.bandwidth[self._first_fabric_link :])
         return paths
+
+    def _fabric_ends(self, src: np.ndarray, dst: np.ndarray, via: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The leaves where flows enter and leave the fabric."""
+        return self.fabric.leaf_of(self.node_of(src), nic_of(self.topology, via)), self.leaf_of(dst)
 
     def _table(self, src, dst, legs, routing, seed, variant) -> tuple[np.ndarray, np.ndarray]:
         """Link ids of each flow in hop order (-1 pads), and its hops."""
@@ -240,11 +260,10 @@ class Cluster:
         if not outside.any():
             return inside, hops
         a, b, via, j, variant = a[outside], b[outside], via[outside], j[outside], variant[outside]
-        leaf_a = self.fabric.leaf_of(a, nic_of(self.topology, via))
-        leaf_b = self.fabric.leaf_of(b, nic_of(self.topology, j))
+        ends = self._fabric_ends(src[outside], dst[outside], via)
         bandwidth = self.links.bandwidth[self._first_fabric_link :]
         key = (src[outside], dst[outside])
-        middle = self.fabric.table(leaf_a, leaf_b, bandwidth, routing, seed, key, variant)
+        middle = self.fabric.table(*ends, bandwidth, routing, seed, key, variant)
         parts = [
             _shifted(node.out[via], a * size),
             _shifted(middle, np.full(len(a), self._first_fabric_link)),
@@ -280,11 +299,3 @@ def _same(device: str, wanted: str) -> bool:
     if span and number:
         return int(span[1]) <= int(number[1]) <= int(span[2])
     return own == name
-
-
-def _fabric(topology: Topology, nodes: int) -> Clos:
-    if topology.network.kind in ("torus", "dragonfly"):
-        from llmsim.cluster.switches import switches_of
-
-        return switches_of(topology, nodes)
-    return clos_of(topology, nodes)
