@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTH = 15.0  # inches
-_MAIN = 0.30  # half of the height of a task box, in rows
-_LANE = (0.33, 0.47)  # the communication strip under it: rows below the centre line
+_LANE = (0.33, 0.47)  # the communication strip under the task boxes: rows below the centre line
 WAITING = {"facecolors": "#FAFAFA", "edgecolors": HATCH, "hatch": "////"}
 _MOST_NUMBERS = 6000
 _MOST_COMM_BOXES = 20000
@@ -85,6 +84,11 @@ def row_pitch(rows: int) -> float:
     return float(np.clip(10.0 / max(rows, 1), 0.15, 0.62))
 
 
+def half_height(timeline: Timeline) -> float:
+    """Half the height of a task box, in rows: less when a communication strip needs room under it."""
+    return 0.30 if any(len(row.comm[0]) for row in timeline.rows) else 0.42
+
+
 def default_title(timeline: Timeline) -> str:
     """What is shown, in numbers."""
     stages = len({row.stage for row in timeline.rows})
@@ -102,11 +106,12 @@ def draw_timeline(
     width: float,
     arrows: bool = False,
     numbers: bool | str = "auto",
-    end: float | None = None,
+    span: tuple[float, float] | None = None,
 ) -> None:
-    """Draw on `axes`, about `width` inches wide with rows of `pitch` inches; the x axis ends at `end` (s) if given."""
-    scale, _ = time_unit((end if end is not None else timeline.end) - timeline.start)
-    low, high = timeline.start / scale, (end if end is not None else timeline.end) / scale
+    """Draw on `axes`, about `width` inches wide with rows of `pitch` inches; `span`: other limits of time (s)."""
+    low, high = span if span is not None else (timeline.start, timeline.end)
+    scale, _ = time_unit(high - low)
+    low, high = low / scale, high / scale
     tidy(axes)
     if not timeline.rows:
         return empty_note(axes, "the trace is empty")
@@ -132,9 +137,9 @@ def _task_boxes(timeline: Timeline, scale: float) -> dict[str, np.ndarray]:
     chunk = np.maximum(tasks["chunk"].to_numpy(), 0)
     start, end = tasks["start_s"].to_numpy(), tasks["end_s"].to_numpy()
     recompute = tasks["recompute_s"].to_numpy()
-    row, half = tasks["row"].to_numpy(float), tasks["half"].to_numpy()
-    top = row - np.where(half == 2, 0.0, _MAIN)
-    bottom = row + np.where(half == 1, 0.0, _MAIN)
+    row, part, half = tasks["row"].to_numpy(float), tasks["half"].to_numpy(), half_height(timeline)
+    top = row - np.where(part == 2, 0.0, half)
+    bottom = row + np.where(part == 1, 0.0, half)
     shades = {
         (name, index): shade(COLOURS[name], index, timeline.chunks)
         for name in ("forward", "backward", "weight", "recompute")
@@ -175,8 +180,9 @@ def _add_boxes(axes: "Axes", boxes: dict[str, np.ndarray], inch: float) -> None:
 
 def _draw_waiting(axes: "Axes", timeline: Timeline, scale: float) -> None:
     """The pipeline's window hatched behind each row: what no box covers is waiting."""
+    half = half_height(timeline)
     cells = [
-        (low / scale, high / scale, row - _MAIN, row + _MAIN)
+        (low / scale, high / scale, row - half, row + half)
         for row, own in enumerate(timeline.rows)
         for low, high in own.window
     ]
@@ -189,7 +195,8 @@ def _draw_tail(axes: "Axes", timeline: Timeline, scale: float) -> None:
     if len(tail):
         row, start, end = (tail[name].to_numpy(float) for name in ("row", "start_s", "end_s"))
         colours = [COLOURS[what] for what in tail["what"]]
-        sides = (start / scale, end / scale, row - _MAIN, row + _MAIN)
+        half = half_height(timeline)
+        sides = (start / scale, end / scale, row - half, row + half)
         _add(axes, *sides, facecolors=colours, edgecolors="white", linewidths=0.6)
 
 
@@ -268,7 +275,8 @@ def _draw_arrows(axes: "Axes", timeline: Timeline, scale: float) -> None:
     links = task_links(timeline)
     x, y = links[:, 1] / scale, links[:, 0]
     dx, dy = links[:, 3] / scale - x, links[:, 2] - y
-    y, dy = y + np.sign(dy) * _MAIN, dy - 2 * np.sign(dy) * _MAIN  # from edge to edge
+    half = half_height(timeline)
+    y, dy = y + np.sign(dy) * half, dy - 2 * np.sign(dy) * half  # from edge to edge
     axes.quiver(
         x,
         y,
@@ -304,8 +312,8 @@ def _label_rows(axes: "Axes", timeline: Timeline, pitch: float) -> None:
     twin.set_ylabel("waiting (bubble)", color=MUTED, labelpad=8)
 
 
-def draw_legend(axes: "Axes", *timelines: Timeline) -> None:
-    """One legend above `axes`: only what occurs."""
+def draw_legend(axes: "Axes", *timelines: Timeline, above: float = 0.05) -> None:
+    """One legend, `above` inches over `axes`: only what occurs."""
     from matplotlib.legend_handler import HandlerTuple
     from matplotlib.patches import Patch
 
@@ -338,5 +346,5 @@ def draw_legend(axes: "Axes", *timelines: Timeline) -> None:
         handleheight=1.1,
         columnspacing=1.4,
         borderpad=0.1,
-        borderaxespad=0.35,
+        borderaxespad=above * 72 / 9.5,
     )
