@@ -1,8 +1,8 @@
 """The cluster as a networkx graph: devices, and the directed links between them.
 
 Node attributes: `kind` (gpu, nvswitch, pcie, nic, cpu, memory, nvme, leaf, spine, core, storage), `node` (-1 above
-the nodes) and, on GPUs, `gpu` (catalogue name) and `local`. Edge attributes: `bandwidth` (bytes/s, one direction),
-`latency` (s), `kind` (nvlink, pcie, c2c, socket, dram, nvme, or the fabric's: ib, roce, …), `lanes` (links merged).
+the nodes) and, on GPUs, `gpu` (catalogue name), `local` and `nic` (the one it sends through). Edge attributes:
+`bandwidth` (bytes/s, one direction), `latency` (s), `kind` (nvlink, pcie, c2c, socket, dram, nvme, or the fabric's: ib, roce, …), `lanes` (links merged).
 The graph is for looking and for small checks; the simulator routes with `Cluster`, which never walks it.
 """
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from llmsim.cluster.cluster import Cluster
 from llmsim.cluster.links import Edge
-from llmsim.cluster.node import node_edges
+from llmsim.cluster.node import nic_name, node_edges
 from llmsim.cluster.topology import Topology
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def build_graph(topology: Topology, nodes: int, gpus_per_node: int | None = None
     ports = [(i, edge.tail) for i, edge in enumerate(e for e in cluster.node_links if e.head == "leaf")]
     for node in range(nodes):
         for edge in inside:
-            ends = [_add(graph, topology, node, device, cluster.gpus_per_node) for device in (edge.tail, edge.head)]
+            ends = [_add(graph, cluster, node, device) for device in (edge.tail, edge.head)]
             if all(ends):
                 _join(graph, *ends, edge, "pcie" if edge.kind == "slot" else edge.kind)
         for port, nic in ports if nodes > 1 else []:
@@ -68,17 +68,19 @@ def _add_storage(graph: "nx.DiGraph", topology: Topology, nodes: int) -> None:
         _join(graph, behind, "storage", Edge(behind, "storage", "nic", write, topology.network.latency), "storage")
 
 
-def _add(graph: "nx.DiGraph", topology: Topology, node: int, device: str, gpus: int) -> str | None:
+def _add(graph: "nx.DiGraph", cluster: Cluster, node: int, device: str) -> str | None:
     """Adds a device of a node; its name, or None for a GPU that is not used."""
     name, stem = f"node{node}.{device}", device.split("..")[0]
     kind = stem.rstrip("0123456789")
-    if kind == "gpu":
-        local = int(stem.removeprefix("gpu"))
-        if local >= gpus:
-            return None
-        graph.add_node(name, kind="gpu", node=node, gpu=topology.node.gpu, local=local)
-    else:
+    if kind != "gpu":
         graph.add_node(name, kind=KIND_OF_DEVICE.get(kind, kind), node=node)
+        return name
+    local = int(stem.removeprefix("gpu"))
+    if local >= cluster.gpus_per_node:
+        return None
+    graph.add_node(name, kind="gpu", node=node, gpu=cluster.topology.node.gpu, local=local)
+    if cluster.topology.nic_ports:
+        graph.nodes[name]["nic"] = f"node{node}.{nic_name(cluster.topology, int(cluster.nic_of(local)))}"
     return name
 
 

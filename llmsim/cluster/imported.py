@@ -1,7 +1,8 @@
 """A user's own graph as the cluster: node-link JSON, GraphML, or an NCCL topology XML.
 
 A graph's GPUs have `kind: gpu` and a `gpu` (catalogue name, or the override `node.gpu`); the node of a device is
-its attribute `node` or the number in a name such as `node3.gpu5`. Edges need `bandwidth`: bytes/s or `400 Gbps`.
+its attribute `node` or the number in a name such as `node3.gpu5`. A GPU with the attribute `nic` sends through that
+NIC only. Edges need `bandwidth`: bytes/s or `400 Gbps`. `build_graph` makes such graphs.
 """
 
 import itertools
@@ -168,9 +169,11 @@ class _Walk(Switches):
             return self._paths[a, b, dead]
         alive = nx.restricted_view(self._graph, [], [(self._edges[i].tail, self._edges[i].head) for i in dead])
         nvlink = nx.subgraph_view(alive, filter_edge=lambda u, v: alive[u][v]["kind"] == "nvlink")
+        own = {a, b, self._graph.nodes[a].get("nic"), self._graph.nodes[b].get("nic")}
+        barred = {"gpu", "nic"} if len(own) == 4 and None not in own else {"gpu"}
         host = nx.subgraph_view(
             alive,
-            filter_node=lambda n: n in (a, b) or self._graph.nodes[n]["kind"] != "gpu",
+            filter_node=lambda n: n in own or self._graph.nodes[n]["kind"] not in barred,
             filter_edge=lambda u, v: alive[u][v]["kind"] != "nvlink",
         )
         for view in (nvlink, host, alive):
