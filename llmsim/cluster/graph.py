@@ -2,7 +2,8 @@
 
 Node attributes: `kind` (gpu, nvswitch, pcie, nic, cpu, memory, nvme, leaf, spine, core, storage), `node` (-1 above
 the nodes) and, on GPUs, `gpu` (catalogue name), `local` and `nic` (the one it sends through). Edge attributes:
-`bandwidth` (bytes/s, one direction), `latency` (s), `kind` (nvlink, pcie, c2c, socket, dram, nvme, or the fabric's: ib, roce, …), `lanes` (links merged).
+`bandwidth` (bytes/s, one direction), `latency` (s), `lanes` (parallel links merged) and `kind` (nvlink, pcie, c2c,
+socket, dram, nvme, or the fabric's: ib, roce, …).
 The graph is for looking and for small checks; the simulator routes with `Cluster`, which never walks it.
 """
 

@@ -81,9 +81,10 @@ def routes_of_split_flows(
     """
     parts = routes_from_table(table, hops, links)
     flow = owner[parts.flow]
-    pair, inverse = np.unique(flow * len(links) + parts.link, return_inverse=True)
-    flow, link = np.divmod(pair, len(links))
-    total = np.bincount(inverse, weights=share[owner[parts.flow]])
+    pair, first, inverse = np.unique(flow * len(links) + parts.link, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # as met, hop by hop
+    flow, link = np.divmod(pair[order], len(links))
+    total = np.bincount(inverse, weights=share[owner[parts.flow]])[order]
     latency, longest = np.zeros(len(share)), np.zeros(len(share), dtype=np.int64)
     np.maximum.at(latency, owner, parts.latency)
     np.maximum.at(longest, owner, hops)
