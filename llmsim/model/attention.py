@@ -205,7 +205,12 @@ def _unfused_core(arch: Architecture, shard: Shard, core: Core) -> list[Operator
         Step("scores_dk", Gemm(k, d, q, batch, precision)),
     ]
     present = (tuple(step for step in steps if step.work is not None) for steps in (forward, backward))
-    return [Fixed(*present, recomputed=shard.recompute == "selective")]
+    chain: list[Operator] = [Fixed(*present, recomputed=shard.recompute == "selective")]
+    if core.kv_heads < core.heads:
+        # Grouped keys and values are repeated for each query head, and their gradients summed.
+        repeated = shard.tokens * core.heads * (d + v)
+        chain.insert(0, elementwise("repeat_kv", *traffic.copy(shard, repeated)))
+    return chain
 
 
 def _ring_core(arch: Architecture, shard: Shard, core: Core, kv: float) -> Operator:

@@ -162,7 +162,7 @@ class Linear:
         phase: str,
     ) -> None:
         """A GEMM with a collective on its input or output: in series, or pipelined chunk by chunk."""
-        if not self.shard.tp_overlap:
+        if not self.shard.tp_overlap or not steps.head:  # a list's first step alone waits for what came before
             if before:
                 steps.add(f"{name}_{before.operation}", before, phase, before.group)
             steps.add(name, gemm, phase)

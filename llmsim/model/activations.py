@@ -1,0 +1,237 @@
+"""What autograd keeps: bytes saved between the forward and the backward of a layer, and what a backward works in.
+
+In the setting of Korthikanti et al. 2022 (arXiv 2205.05198: unfused attention, GELU, dropout, 16-bit) the ledger sums
+to their equations: sbh(10 + 24/t + 5as/(ht)) with tensor parallelism, sbh/t·(34 + 5as/h) with sequence parallelism,
+the s² term gone when recomputation is selective, 2sbh (or 2sbh/t) when it is full. Everything else follows from what
+each operator's backward reads: flash attention its output and one logsumexp a row, SwiGLU gate and up, and so on.
+"""
+
+from collections.abc import Mapping
+
+from llmsim.model.architecture import Architecture, LayerKind
+from llmsim.model.attention import attention_core
+from llmsim.model.moe import routing
+from llmsim.model.shard import Shard
+from llmsim.model.traffic import FP32, MASK
+from llmsim.model.vocabulary import vocab_on_rank
+
+Saved = dict[str, float]
+_INDEX = 8  # bytes of a token id or a routing index (int64)
+CORE = ("softmax_output", "softmax_copy", "attention_dropout_mask", "attention_dropout_output")
+
+
+def layer_activation_bytes(arch: Architecture, shard: Shard, kind: LayerKind = "dense") -> Saved:
+    """Bytes that one layer keeps on one rank for one micro-batch, by name; those that are zero are left out."""
+    if shard.recompute == "full":
+        return {"layer_input": shard.local_tokens * arch.hidden * shard.element}
+    saved = _everything(arch, shard, kind)
+    if shard.recompute == "selective":
+        saved = {name: size for name, size in saved.items() if name not in CORE}
+    return saved
+
+
+def recompute_buffer_bytes(arch: Architecture, shard: Shard, kind: LayerKind = "dense") -> float:
+    """Bytes that exist only while one layer is recomputed and run backward; 0 without recomputation."""
+    saved = _everything(arch, shard, kind)
+    return sum(saved.values()) - sum(layer_activation_bytes(arch, shard, kind).values())
+
+
+def _everything(arch: Architecture, shard: Shard, kind: LayerKind) -> Saved:
+    stream = shard.local_tokens * arch.hidden
+    normed = _normed(arch, shard, stream)
+    mask = stream * MASK * shard.dropout
+    shared = arch.parallel_block and arch.norms_per_layer == 1
+    saved: Saved = {"norm1_input": normed, **_attention(arch, shard)}
+    if not (arch.parallel_block and kind == "dense"):
+        saved["dropout_mask1"] = mask
+    if not shared or kind == "moe":
+        saved["norm2_input"] = normed
+    if arch.norms_per_layer >= 4:
+        saved["post_norm_inputs"] = 2 * normed
+    saved |= _moe(arch, shard) if kind == "moe" else _mlp(arch, shard, arch.ffn_hidden, "", not shared)
+    saved["dropout_mask2"] = mask
+    return {name: size for name, size in saved.items() if size}
+
+
+def _normed(arch: Architecture, shard: Shard, values: float) -> float:
+    """What a norm keeps: its input; eager LayerNorm centred and normalised values, eager RMSNorm an fp32 copy too."""
+    e = shard.element
+    if shard.fused("norm"):
+        return values * e
+    return values * (2 * e if arch.norm == "layernorm" else FP32 + e)
+
+
+def _linear_input(shard: Shard, width: float, sharded: bool) -> float:
+    """The input of a linear layer, kept for its weight gradient: in fp8 when the GEMM is.
+
+    `sharded`: `width` is this rank's part already; else the input is whole on each rank, or 1/tp of its tokens with
+    sequence parallelism.
+    """
+    tokens = shard.tokens if sharded else shard.local_tokens
+    return tokens * width * (1 if shard.fp8 else shard.element)
+
+
+def _attention(arch: Architecture, shard: Shard) -> Saved:
+    e, tokens, heads = shard.element, shard.tokens, arch.heads / shard.tp
+    core = attention_core(arch, shard, 0)
+    query, value = heads * arch.qk_head_dim, heads * arch.v_head_dim
+    # Unfused attention repeats grouped keys and values for each query head; flash reads them in place.
+    kv_heads = heads if shard.attention == "unfused" else shard.kv_heads(arch)
+    key, head_value = kv_heads * arch.qk_head_dim, kv_heads * arch.v_head_dim
+    saved: Saved = {}
+    if arch.mla:
+        mla = arch.mla
+        saved["down_input"] = _linear_input(shard, arch.hidden, sharded=False)
+        for name, rank in (("q", mla.q_lora_rank), ("kv", mla.kv_lora_rank)):
+            saved[f"{name}_norm_input"] = _normed(arch, shard, shard.local_tokens * rank)
+            saved[f"{name}_up_input"] = _linear_input(shard, rank, sharded=False)
+    else:
+        saved["qkv_input"] = _linear_input(shard, arch.hidden, sharded=False)
+        if arch.qk_norm:
+            width = query + shard.kv_heads(arch) * arch.head_dim
+            saved["qk_norm_inputs"] = _normed(arch, shard, tokens * width)
+    saved |= {"query": tokens * query * e, "key": tokens * key * e, "value": tokens * head_value * e}
+    if shard.attention == "flash":
+        # The core keeps its output, which is the projection's input unless that is cast to fp8.
+        saved["attention_output"] = tokens * value * e if shard.fp8 else 0.0
+        saved["logsumexp"] = tokens * heads * FP32
+    else:
+        scores = core.scores(shard)
+        if shard.fused("softmax"):
+            saved["softmax_output"] = scores * e
+        else:
+            # Eager softmax keeps its fp32 output; without dropout the cast one is the context product's input.
+            saved["softmax_output"] = scores * FP32
+            saved["softmax_copy"] = scores * e * (e != FP32 and not shard.dropout)
+        saved["attention_dropout_mask"] = scores * MASK * shard.dropout
+        saved["attention_dropout_output"] = scores * e * shard.dropout
+    saved["proj_input"] = _linear_input(shard, value, sharded=True)
+    return saved
+
+
+def _mlp(arch: Architecture, shard: Shard, width: int, prefix: str, own_input: bool) -> Saved:
+    """`own_input` false: the first linear reads a tensor that another one has kept."""
+    local = width / shard.tp
+    kept = _activation(arch, shard, shard.tokens, local)
+    return {
+        f"{prefix}fc1_input": _linear_input(shard, arch.hidden, sharded=False) * own_input,
+        f"{prefix}activation_input": kept,
+        f"{prefix}fc2_input": _linear_input(shard, local, sharded=True),
+    }
+
+
+def _activation(arch: Architecture, shard: Shard, rows: float, width: float) -> float:
+    """GELU keeps its input; a gated activation keeps gate and up, and eagerly the activated gate as well."""
+    copies = arch.mlp_matrices - 1
+    if arch.gated_mlp and not shard.fused("swiglu"):
+        copies += 1
+    return rows * width * copies * shard.element
+
+
+def _moe(arch: Architecture, shard: Shard) -> Saved:
+    moe, r, e = arch.moe, routing(arch, shard), shard.element
+    assert moe is not None
+    linear = 1 if shard.fp8 else e
+    saved = {
+        "router_input": r.rows * arch.hidden * e,
+        "router_scores": 2.0 * r.rows * moe.experts * FP32,
+        "routing_indices": r.routed * _INDEX,
+        "experts_fc1_input": r.gathered * arch.hidden * linear,
+        "experts_activation_input": _activation(arch, shard, r.gathered, r.ffn_hidden),
+        "experts_fc2_input": r.gathered * r.ffn_hidden * linear,
+        # The weighted sum keeps each copy for the gradient of its weight.
+        "combine_input": r.routed * arch.hidden * e,
+    }
+    if moe.shared_ffn_hidden:
+        own = shard.fp8  # in 16 bits the shared expert reads the very tensor that the router keeps
+        saved |= _mlp(arch, shard, moe.shared_ffn_hidden, "shared_", own)
+    return saved
+
+
+def embedding_activation_bytes(arch: Architecture, shard: Shard) -> Saved:
+    """Bytes kept by the embedding: token ids and the dropout mask (and the input of BLOOM's norm)."""
+    stream = shard.local_tokens * arch.hidden
+    saved = {
+        "token_ids": shard.tokens * _INDEX,
+        "dropout_mask": stream * MASK * shard.dropout,
+        "embedding_norm_input": _normed(arch, shard, stream) * arch.embedding_norm,
+    }
+    return {name: size for name, size in saved.items() if size}
+
+
+def logits_bytes(arch: Architecture, shard: Shard) -> float:
+    """The logits kept for the loss: fp32 softmax, or with a fused loss the gradient in place of 16-bit logits."""
+    size = shard.element if shard.fused("cross_entropy") else FP32
+    return shard.tokens * vocab_on_rank(arch, shard) * size
+
+
+def head_activation_bytes(arch: Architecture, shard: Shard) -> Saved:
+    """Bytes kept by final norm, output layer and loss: 4sbh/t·(1 + v/h) with fp32 logits (Korthikanti, section 4.3)."""
+    stream = shard.local_tokens * arch.hidden
+    saved = {
+        "final_norm_input": _normed(arch, shard, stream) * arch.final_norm,
+        "logits_input": stream * shard.element,
+        "logits": logits_bytes(arch, shard),
+    }
+    return {name: size for name, size in saved.items() if size}
+
+
+def head_transient_bytes(arch: Architecture, shard: Shard) -> float:
+    """Working memory of the head beyond what it keeps: 16-bit logits beside fp32 ones, its input and its gradient."""
+    e, tokens = shard.element, shard.tokens
+    beside = 0.0 if shard.fused("cross_entropy") or e == FP32 else tokens * vocab_on_rank(arch, shard) * e
+    return beside + tokens * arch.hidden * e * (2 if shard.split_sequence else 1)
+
+
+def peak_transient_bytes(arch: Architecture, shard: Shard, kind: LayerKind = "dense") -> float:
+    """Largest working set of one layer's backward, beyond what is kept and what is recomputed.
+
+    The maximum over its moments of live gradients, gathered inputs and scratch, plus the gradient of the residual
+    stream, which lives throughout.
+    """
+    stream = shard.local_tokens * arch.hidden * shard.element
+    return stream + max(_moments(arch, shard, kind).values())
+
+
+def _moments(arch: Architecture, shard: Shard, kind: LayerKind) -> Mapping[str, float]:
+    e, tokens, h = shard.element, shard.tokens, arch.hidden
+    whole = tokens * h * e
+    gathered = whole if shard.split_sequence else 0.0
+    branch = shard.local_tokens * h * e  # gradient at the sublayer's output, after dropout
+    core = attention_core(arch, shard, 0)
+    heads, kv_heads = arch.heads / shard.tp, shard.kv_heads(arch)
+    dqkv = tokens * (heads * arch.qk_head_dim + kv_heads * (arch.qk_head_dim + arch.v_head_dim)) * e
+    dout = tokens * heads * arch.v_head_dim * e
+    if shard.attention == "flash":
+        scratch = tokens * heads * (arch.qk_head_dim * FP32 + FP32)  # fp32 accumulator of dq, row sums
+    else:
+        scratch = 2.0 * core.scores(shard) * (e if shard.fused("softmax") else FP32)
+    if shard.cp > 1 and shard.cp_kind != "ulysses":
+        # Remote keys and values and their gradients: one block each in a ring, all of them when gathered.
+        blocks = 2 if shard.cp_kind == "ring" else shard.cp
+        scratch += 2.0 * blocks * tokens * kv_heads * (arch.qk_head_dim + arch.v_head_dim) * e
+    moments = {
+        "attention_core": dout + dqkv + scratch,
+        "qkv": dqkv + gathered + whole,
+        "proj": branch + gathered + dout,
+    }
+    if kind == "moe":
+        r = routing(arch, shard)
+        rows, width, routed = r.gathered, r.ffn_hidden, r.routed * h * e
+        moments["combine"] = branch + routed + rows * h * e
+        moments["dispatch"] = rows * h * e + routed
+    else:
+        rows, width = tokens, arch.ffn_hidden / shard.tp
+        moments["fc1_input"] = rows * width * (arch.mlp_matrices - 1) * e + gathered + whole
+    inner = rows * width * e
+    outer = rows * h * e
+    up = inner * (arch.mlp_matrices - 1)
+    moments["fc2"] = branch + (gathered if kind == "dense" else outer) + inner
+    moments["activation"] = inner + up
+    moments["fc1"] = up + outer
+    if not (shard.accumulate and shard.fused("grad_accumulation")):
+        # A weight gradient of its own, before it is added to the buffer or reduced.
+        per_expert = r.experts if kind == "moe" else 1
+        moments["fc1"] += per_expert * h * width * (arch.mlp_matrices - 1) * e
+        moments["qkv"] += dqkv / tokens * h
+    return moments
