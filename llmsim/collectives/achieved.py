@@ -7,31 +7,41 @@ measured values of the same quantities (`achieved` in the constants file).
 from functools import lru_cache
 
 from llmsim.catalogue.collective_constants import collective_constants
-from llmsim.collectives.channels import device_channels
+from llmsim.collectives.channels import device_channels, nic_ports
 from llmsim.collectives.group import Group
 from llmsim.errors import CollectiveError, nearest
 
 
 def _by_fabric(table: dict[str, float], group: Group) -> float:
-    if group.fabric not in table:
-        known = ", ".join(sorted(table))
+    fabric = group.fabric
+    if fabric == "efa" and group.architecture in ("volta", "ampere"):
+        fabric = "efa-v1"  # the instances of those GPUs have the first EFA generation
+    fabric = FABRICS.get(fabric, fabric)
+    if fabric not in table:
+        known = (*table, *FABRICS)
         raise CollectiveError(
-            f"network {group.fabric!r} has no collective constants; expected one of {known}"
-            f"{nearest(group.fabric, table)}"
+            f"network {group.fabric!r} has no collective constants; expected one of {', '.join(sorted(known))}"
+            f"{nearest(group.fabric, known)}"
         )
-    return table[group.fabric]
+    return table[fabric]
+
+
+def _links(group: Group) -> str:
+    """The key of the per-architecture tables: GPUs without NVLink have their own row."""
+    return group.architecture if group.scale_up in ("nvswitch", "cube-mesh") else "pcie"
 
 
 @lru_cache(maxsize=4096)
 def port_rate(group: Group, kind: str = "ring") -> float:
     """Bytes/s one member moves through its scale-up port with a long Simple message; kind ring, p2p or nvls."""
     c = collective_constants()["achieved"]
+    if group.scale_up in ("nvswitch", "cube-mesh"):
+        return c[f"{kind}_efficiency"][group.architecture] * group.scale_up_bandwidth
+    share = c["pcie_efficiency"]
     if group.scale_up == "host":
-        return min(c["pcie_efficiency"] * group.pcie_bandwidth, c["host_staging"] / group.per_node)
-    if group.scale_up in ("pcie", "none"):
-        share = c["pcie_efficiency"] if group.per_node <= 2 else c["pcie_shared"]
-        return share * group.pcie_bandwidth
-    return c[f"{kind}_efficiency"][group.architecture] * group.scale_up_bandwidth
+        staging = c["host_staging"]["socket" if group.per_node <= 4 else "sockets"] / group.per_node
+        return min(share["pair"] * group.pcie_bandwidth, staging)
+    return share["pair" if group.per_node <= 2 else "shared"] * group.pcie_bandwidth
 
 
 @lru_cache(maxsize=4096)
@@ -44,35 +54,72 @@ def network_rate(group: Group, point_to_point: bool = False) -> float:
 
 def launch(group: Group) -> float:
     """Seconds from the call to the first byte, and from the last byte to completion."""
-    return collective_constants()["achieved"]["launch"][group.architecture]
+    return collective_constants()["achieved"]["launch"][_links(group)]
 
 
 def hop(group: Group, protocol: str) -> float:
     """Seconds of one step between neighbours of a node, transfer excluded."""
-    return collective_constants()["achieved"]["hop"][protocol][group.architecture]
+    return collective_constants()["achieved"]["hop"][protocol][_links(group)]
 
 
-def crossing(group: Group, protocol: str) -> float:
-    """Seconds of one step between nodes, transfer excluded."""
-    table = collective_constants()["achieved"]["network_hop"][protocol]
-    return _by_fabric(table, group) + group.fabric_latency
-
-
-def start(group: Group, protocol: str) -> float:
-    """Launch and what the protocol adds to it."""
+def crossing(group: Group, protocol: str, size: float) -> float:
+    """Seconds of one step between nodes, transfer excluded; 0 in a group of one node."""
+    if group.nodes == 1:
+        return 0.0
     c = collective_constants()["achieved"]
-    extra = {"LL": 0.0, "LL128": c["ll128_start"], "Simple": c["simple_start"][group.architecture]}
-    return launch(group) + extra[protocol]
+    latency = _by_fabric(c["network_hop"][protocol], group)
+    if protocol == "LL":
+        latency *= 1 + c["ll_network_spread"] * _spread(size)
+    return latency + group.fabric_latency
 
 
-def fill(group: Group, protocol: str, size: float, bandwidth: float, channels: int | None = None) -> float:
+def start(group: Group, protocol: str, size: float, kind: str = "ring") -> float:
+    """Launch and what the protocol adds to it; kind ring, p2p or nvls."""
+    c = collective_constants()["achieved"]
+    if protocol == "LL":
+        extra = c["ll_spread"] * _spread(size)
+    elif protocol == "LL128":
+        extra = c["ll128_start"]
+    else:
+        extra = c["simple_start" if kind == "ring" else f"{kind}_start"][_links(group)]
+    return launch(group) + extra
+
+
+def _spread(size: float) -> float:
+    return size / (size + collective_constants()["achieved"]["ll_spread_bytes"])
+
+
+def fill(group: Group, size: float, bandwidth: float, kind: str = "ring") -> float:
     """Seconds until the pipeline of a Simple collective runs full: at most one slice in every channel.
 
     It grows with the message as slices do, and saturates: F·S/(S + S0), F = channels·slice/bandwidth.
     """
-    if protocol != "Simple":
-        return 0.0
     constants = collective_constants()
     c = constants["achieved"]
-    buffered = (channels or device_channels(group)) * constants["nccl"]["slice"]
-    return c["fill"] * buffered / bandwidth * size / (size + c["fill_messages"] * buffered)
+    return _saturating(size, device_channels(group) * constants["nccl"]["slice"], bandwidth, kind, c)
+
+
+def network_fill(group: Group, size: float, crossings: int) -> float:
+    """Seconds that chunks of a tree wait in NIC buffers, at most one buffer per NIC at each crossing."""
+    if group.nodes == 1:
+        return 0.0
+    constants = collective_constants()
+    nics, _ = nic_ports(group)
+    buffered = crossings * max(1.0, nics) * constants["nccl"]["network_buffer"]
+    return _saturating(size, buffered, network_rate(group), "network", constants["achieved"])
+
+
+def _saturating(size: float, buffered: float, bandwidth: float, kind: str, c: dict) -> float:
+    return c["fill"][kind] * buffered / bandwidth * size / (size + c["fill_messages"][kind] * buffered)
+
+
+def own_copy(group: Group, operation: str, protocol: str, block: float, bandwidth: float, channels: int) -> float:
+    """Seconds in which a member copies its own block with the SMs of its channels."""
+    c = collective_constants()["achieved"]
+    if protocol == "LL":
+        return 0.0 if operation == "broadcast" else c["own_block_ll"] * block / bandwidth
+    return c["copies"][operation] * block / (c["copy_rate"][group.architecture] * channels)
+
+
+# Networks that behave as one of the calibrated ones: RDMA fabrics as InfiniBand, others as the TCP offload.
+FABRICS = {"omnipath": "ib", "slingshot": "ib", "nvlink": "ib", "tcpx": "tcpxo", "ethernet": "tcpxo"}

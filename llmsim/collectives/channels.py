@@ -38,7 +38,7 @@ def _speeds(group: Group, place: str) -> list[float]:
     return table.get(group.architecture, table["old"])
 
 
-def _nic_ports(group: Group) -> tuple[float, float]:
+def nic_ports(group: Group) -> tuple[float, float]:
     """NICs and their rate as the search sees them: plugins bundle the NICs of one GPU into one of their sum."""
     bundle = max(1.0, group.nics / group.per_node)
     return group.nics / bundle, group.nic_bandwidth * bundle
@@ -53,7 +53,7 @@ def search_channels(group: Group, pattern: str) -> Channels:
         port *= group.per_node / (group.per_node - 1)
     if pattern == "nvls":
         return _nvls(group, port, nccl)
-    nics, nic_rate = _nic_ports(group)
+    nics, nic_rate = nic_ports(group)
     best, first = (0, 0.0), 0.0
     for speed in _speeds(group, "inter" if group.nodes > 1 else "intra"):
         if first and speed < nccl["keep_speed"] * first:
@@ -73,7 +73,7 @@ def search_channels(group: Group, pattern: str) -> Channels:
         best = (1, min(port, nics * nic_rate) if group.nodes > 1 else port)
     count, speed = best
     intra = speed
-    if pattern == "tree" and group.nodes == 2:
+    if pattern == "tree" and group.nodes == 2 and group.scale_up == "nvswitch":
         intra = min(2 * speed, port / count)
     return Channels(count, speed, intra)
 
@@ -85,7 +85,7 @@ def _nvls(group: Group, port: float, nccl: dict) -> Channels:
     intra = next((s for s in speeds if count * s <= port), port / count)
     if group.nodes == 1:
         return Channels(count, intra, intra)
-    nics, nic_rate = _nic_ports(group)
+    nics, nic_rate = nic_ports(group)
     speed = min(intra, nics * nic_rate / count)
     return Channels(count, speed, intra)
 

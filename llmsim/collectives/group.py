@@ -34,8 +34,7 @@ class Group:
     def __post_init__(self) -> None:
         if self.ranks < 1 or not 1 <= self.nodes <= self.ranks:
             raise CollectiveError(
-                f"a group of {self.ranks} ranks on {self.nodes} nodes cannot exist; "
-                "expected 1 <= nodes <= ranks"
+                f"a group of {self.ranks} ranks on {self.nodes} nodes cannot exist; expected 1 <= nodes <= ranks"
             )
         if self.per_node == 0:
             object.__setattr__(self, "per_node", -(-self.ranks // self.nodes))
@@ -46,6 +45,4 @@ class Group:
                 f"architecture {self.architecture!r} is unknown; expected one of {', '.join(ARCHITECTURES)}"
             )
         if self.scale_up not in SCALE_UP:
-            raise CollectiveError(
-                f"scale-up {self.scale_up!r} is unknown; expected one of {', '.join(SCALE_UP)}"
-            )
+            raise CollectiveError(f"scale-up {self.scale_up!r} is unknown; expected one of {', '.join(SCALE_UP)}")

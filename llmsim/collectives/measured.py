@@ -81,11 +81,5 @@ def measured_rows(path: str | None = None) -> tuple[dict, ...]:
     if path:
         text = Path(path).read_text(encoding="utf-8")
     else:
-        text = (
-            resources.files("llmsim.catalogue")
-            .joinpath("measured/collectives.csv")
-            .read_text(encoding="utf-8")
-        )
-    return tuple(
-        row for row in csv.DictReader(text.splitlines()) if row["healthy"] == "1" and row["time_us_oop"]
-    )
+        text = resources.files("llmsim.catalogue").joinpath("measured/collectives.csv").read_text(encoding="utf-8")
+    return tuple(row for row in csv.DictReader(text.splitlines()) if row["healthy"] == "1" and row["time_us_oop"])

@@ -7,7 +7,7 @@ from math import ceil, log2
 
 from llmsim.catalogue.collective_constants import collective_constants
 from llmsim.collectives import achieved
-from llmsim.collectives.channels import device_channels, search_channels
+from llmsim.collectives.channels import search_channels
 from llmsim.collectives.group import Group
 from llmsim.collectives.phase import Phase, pipelined
 from llmsim.collectives.tree import tree_traffic
@@ -23,34 +23,32 @@ def nvls_bandwidth(operation: str, group: Group) -> float:
 
 
 def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:
-    """(phases, channels) of NVLS on one node."""
-    c = collective_constants()["achieved"]
-    channels = search_channels(group, "nvls").count * 2
+    """(phases, channels) of NVLS on one node, or on several whose network switches reduce (SHARP)."""
+    n, several = group.per_node, group.nodes > 1
     bandwidth = nvls_bandwidth(operation, group)
-    if group.nodes > 1:
-        bandwidth = min(bandwidth, c["sharp_share"] * achieved.network_rate(group))
-    begin = achieved.launch(group) + c["nvls_start"][group.architecture]
-    begin += achieved.fill(group, protocol, size, bandwidth, device_channels(group))
-    n = group.per_node
+    if several:
+        share = collective_constants()["achieved"]["sharp_share"]
+        bandwidth = min(bandwidth, share * achieved.network_rate(group))
     intra = size * (1 + 1 / n) if operation == "all_reduce" else size
-    inter = size / n if group.nodes > 1 else 0.0
-    far = achieved.crossing(group, protocol) if group.nodes > 1 else 0.0
-    phases = pipelined(1, 2 if group.nodes > 1 else 0, 0.0, far, size / bandwidth, intra, inter, channels)
-    return (Phase(1, begin, 0.0, 0.0, 0.0, channels), *phases), channels
+    return _phases(size, group, bandwidth, 1, 2 if several else 0, intra, size / n if several else 0.0)
 
 
 def plan_tree(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:
     """(phases, channels) of NVLS inside nodes and a double binary tree between them."""
     c = collective_constants()["achieved"]
-    n, m = group.per_node, group.nodes
-    channels = search_channels(group, "nvls").count * 2
+    n = group.per_node
     _, inter = tree_traffic(size, group)
-    bandwidth = min(
-        nvls_bandwidth(operation, group) * c["nvls_tree_efficiency"],
-        achieved.network_rate(group) * size / (inter * n) if size else 1.0,
-    )
-    begin = achieved.launch(group) + c["nvls_start"][group.architecture]
-    begin += achieved.fill(group, protocol, size, bandwidth, device_channels(group))
-    far = achieved.crossing(group, protocol)
-    phases = pipelined(2, 2 * ceil(log2(m)), 0.0, far, size / bandwidth, size * (1 + 1 / n), inter, channels)
-    return (Phase(1, begin, 0.0, 0.0, 0.0, channels), *phases), channels
+    network = achieved.network_rate(group) * size / (inter * n)
+    bandwidth = min(nvls_bandwidth(operation, group) * c["nvls_tree_efficiency"], network)
+    return _phases(size, group, bandwidth, 2, 2 * ceil(log2(group.nodes)), size * (1 + 1 / n), inter)
+
+
+def _phases(
+    size: float, group: Group, bandwidth: float, hops: int, crossings: int, intra: float, inter: float
+) -> tuple[tuple[Phase, ...], int]:
+    channels = search_channels(group, "nvls").count * 2
+    begin = achieved.start(group, "Simple", size, "nvls") + achieved.fill(group, size, bandwidth, "nvls")
+    begin += achieved.network_fill(group, size, crossings)
+    crossing = achieved.crossing(group, "Simple", size)
+    body = pipelined(hops, crossings, 0.0, crossing, size / bandwidth, intra, inter, channels)
+    return (Phase(1, begin, 0.0, 0.0, 0.0, channels), *body), channels

@@ -24,9 +24,7 @@ def plan_collective(
     _check("collective algorithm", algorithm, ("auto", *ALGORITHMS))
     _check("protocol", protocol, ("auto", *PROTOCOLS))
     if not 0 <= size < float("inf"):
-        raise CollectiveError(
-            f"{operation} of {size!r} bytes cannot run; expected a finite size of 0 or more"
-        )
+        raise CollectiveError(f"{operation} of {size!r} bytes cannot run; expected a finite size of 0 or more")
     if group.ranks == 1 or size == 0:
         return CollectivePlan(operation, "none", "Simple", 0, size, group.ranks, ())
     if operation in ("all_to_all", "send_recv"):
@@ -41,20 +39,16 @@ def plan_collective(
     return CollectivePlan(operation, name, wire, channels, size, group.ranks, phases)
 
 
-def _point_to_point(
-    operation: str, size: float, group: Group, algorithm: str, protocol: str
-) -> tuple[str, str]:
+def _point_to_point(operation: str, size: float, group: Group, algorithm: str, protocol: str) -> tuple[str, str]:
     able = [name for name, a in ALGORITHMS.items() if operation in a.operations]
     name = able[0] if algorithm == "auto" else algorithm
     message = size / group.ranks if operation == "all_to_all" else size
-    return name, protocol_of(message, group) if protocol == "auto" else protocol
+    return name, protocol_of(message) if protocol == "auto" else protocol
 
 
 def _check(noun: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        raise CollectiveError(
-            f"{name!r} is not a {noun}; expected one of {', '.join(known)}{nearest(name, known)}"
-        )
+        raise CollectiveError(f"{name!r} is not a {noun}; expected one of {', '.join(known)}{nearest(name, known)}")
 
 
 def _impossible(operation: str, group: Group, algorithm: str, protocol: str) -> str:
@@ -63,11 +57,7 @@ def _impossible(operation: str, group: Group, algorithm: str, protocol: str) -> 
         name
         for name, a in ALGORITHMS.items()
         if operation in a.operations
-        and (
-            not a.chosen_by_nccl
-            or name == "p2p"
-            or any(allowed(operation, name, p, group) for p in PROTOCOLS)
-        )
+        and (not a.chosen_by_nccl or name == "p2p" or any(allowed(operation, name, p, group) for p in PROTOCOLS))
     ]
     return (
         f"{operation} by {algorithm!r} with protocol {protocol!r} cannot run on {where}; "

@@ -19,18 +19,9 @@ def all_to_all_traffic(size: float, group: Group, forwarded: bool) -> tuple[floa
     return near + (far * (ppn - 1) / ppn if forwarded else 0.0), far
 
 
-def peer_channels(group: Group) -> int:
-    """Channels between two members: many over NVLink, shared among the peers; few over a NIC."""
-    nccl = collective_constants()["nccl"]
-    if group.nodes > 1 or group.scale_up not in ("nvswitch", "cube-mesh"):
-        return nccl["p2p_network_channels"]
-    return max(1, nccl["p2p_channels"] // (1 << (group.ranks - 1).bit_length()))
-
-
-def protocol_of(message: float, group: Group) -> str:
-    """LL for messages of at most 16 KiB per channel of the peer, else Simple."""
-    limit = collective_constants()["nccl"]["p2p_ll_bytes"] * peer_channels(group)
-    return "LL" if message <= limit else "Simple"
+def protocol_of(message: float) -> str:
+    """LL for messages of at most 16 KiB (one channel's worth, as small messages get one), else Simple."""
+    return "LL" if message <= collective_constants()["nccl"]["p2p_ll_bytes"] else "Simple"
 
 
 def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:
@@ -49,36 +40,39 @@ def plan_all_to_all(
     near, far = all_to_all_traffic(size, group, forwarded)
     rate = achieved.port_rate(group, "p2p")
     share = c["ll_share"] if protocol == "LL" else 1.0
-    own = c["own_block"]["all_to_all"] * size / n
-    seconds = (near + own) / (rate * share)
+    seconds = near / (rate * share)
     if m > 1:
         seconds = max(seconds, far / (achieved.network_rate(group, True) / group.per_node * share))
-    begin = achieved.launch(group) + c["p2p_peer"] * (n - 1)
+    begin = achieved.start(group, protocol, size, "p2p") + c["p2p_peer"] * (n - 1)
     if protocol == "Simple":
-        begin += c["p2p_start"][group.architecture] + achieved.fill(group, protocol, size, rate)
-    step = achieved.crossing(group, protocol) if m > 1 else achieved.hop(group, "LL")
-    return (
-        Phase(1, begin, 0.0, 0.0, 0.0, channels, 2 * size / n),
-        Phase(1, step, seconds, near, far, channels),
-    ), channels
+        begin += achieved.own_copy(group, operation, protocol, size / n, rate, channels)
+        begin += achieved.fill(group, size, rate, "p2p")
+    step = achieved.crossing(group, protocol, size) if m > 1 else achieved.hop(group, "LL")
+    if group.rail_aligned and not forwarded and m > 1:
+        step += group.fabric_latency  # other rails are one tier farther
+    head = Phase(1, begin, 0.0, 0.0, 0.0, channels, 2 * size / n)
+    return (head, Phase(1, step, seconds, near, far, channels)), channels
+
+
+def plan_direct(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:
+    """All-to-all without forwarding (NCCL_PXN_DISABLE=1): every pair over the sender's own NIC."""
+    return plan_all_to_all(operation, size, group, protocol, forwarded=False)
 
 
 def plan_send_recv(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:
-    """(phases, channels) of every member sending `size` to a neighbour; in a group of several nodes, to another node."""
+    """(phases, channels) of every member sending `size` to a neighbour; with several nodes, to another node."""
     c = collective_constants()["achieved"]
     m = group.nodes
     channels = collective_constants()["nccl"]["p2p_channels"]
     share = c["ll_share"] if protocol == "LL" else 1.0
+    rate = achieved.port_rate(group, "p2p") if group.per_node > 1 or m == 1 else float("inf")
+    step = achieved.hop(group, "LL")
     if m > 1:
-        rate = achieved.network_rate(group, True) / group.per_node
-        if group.per_node > 1:
-            rate = min(rate, achieved.port_rate(group, "p2p"))
-        step = achieved.crossing(group, protocol)
-    else:
-        rate, step = achieved.port_rate(group, "p2p"), achieved.hop(group, "LL")
-    begin = achieved.launch(group)
+        rate = min(rate, achieved.network_rate(group) / group.per_node)
+        step = achieved.crossing(group, protocol, size)
+    begin = achieved.start(group, protocol, size, "p2p")
     if protocol == "Simple":
-        begin += c["p2p_start"][group.architecture] + achieved.fill(group, protocol, size, rate)
+        begin += achieved.fill(group, size, rate, "p2p")
     near, far = (0.0, size) if m > 1 else (size, 0.0)
     body = Phase(1, step, size / (rate * share), near, far, channels)
     return (Phase(1, begin, 0.0, 0.0, 0.0, channels), body), channels

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llmsim.collectives import nvls, point_to_point, ring, tree
+from llmsim.collectives import halving_doubling, hierarchical, nvls, pat, point_to_point, ring, tree
 from llmsim.collectives.group import Group
 from llmsim.collectives.phase import Phase
 
@@ -28,5 +28,9 @@ ALGORITHMS: dict[str, Algorithm] = {
     "nvls": Algorithm(nvls.OPERATIONS, ("Simple",), nvls.plan),
     "nvls_tree": Algorithm(("all_reduce",), ("Simple",), nvls.plan_tree),
     "collnet": Algorithm(("all_reduce",), ("Simple",), nvls.plan),
+    "pat": Algorithm(pat.OPERATIONS, ("Simple",), pat.plan),
+    "hierarchical": Algorithm(hierarchical.OPERATIONS, ALL_PROTOCOLS, hierarchical.plan, False),
+    "halving_doubling": Algorithm(halving_doubling.OPERATIONS, ALL_PROTOCOLS, halving_doubling.plan, False),
     "p2p": Algorithm(("all_to_all", "send_recv"), ("LL", "Simple"), point_to_point.plan),
+    "p2p_direct": Algorithm(("all_to_all",), ("LL", "Simple"), point_to_point.plan_direct),
 }

@@ -23,7 +23,7 @@ def ring_block(operation: str, size: float, ranks: int) -> float:
     return size / (ranks - 1) if operation == "broadcast" else size / ranks
 
 
-def ring_bandwidth(group: Group, protocol: str) -> float:
+def ring_bandwidth(group: Group, protocol: str, operation: str = "all_reduce") -> float:
     """Bus bandwidth in bytes/s: the scale-up port or the NICs of a node, whichever is slower."""
     constants = collective_constants()
     c, nccl = constants["achieved"], constants["nccl"]
@@ -33,28 +33,28 @@ def ring_bandwidth(group: Group, protocol: str) -> float:
     if protocol == "LL128":
         return c["ll128_share"] * rate
     if protocol == "LL":
-        where = 0 if group.nodes == 1 else 1 if group.nodes == 2 else 2
-        cap = nccl["ll_max"][group.architecture][where] if where else float("inf")
-        return min(c["ll_share"] * rate, cap)
+        cap = nccl["ll_max"][group.architecture][min(group.nodes - 1, 2)] if group.nodes > 1 else float("inf")
+        return min(c["ll_share"] * rate, cap) * (c["broadcast_ll_share"] if operation == "broadcast" else 1.0)
     return rate
 
 
 def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:
     """(phases, channels) of a ring on this group."""
-    c = collective_constants()["achieved"]
     n, m = group.ranks, group.nodes
     channels = used_channels(size, device_channels(group), protocol, n, ring=True)
-    bandwidth = ring_bandwidth(group, protocol)
+    bandwidth = ring_bandwidth(group, protocol, operation)
     block = ring_block(operation, size, n)
-    own = c["own_block_ll"] if protocol == "LL" else c["own_block"][operation]
-    copies = 0.0 if operation == "broadcast" else own * block
-    begin = achieved.start(group, protocol) + copies / bandwidth
-    begin += achieved.fill(group, protocol, size, bandwidth)
+    begin = achieved.start(group, protocol, size)
+    begin += achieved.own_copy(group, operation, protocol, block, bandwidth, channels)
+    if protocol == "Simple":
+        begin += achieved.fill(group, size, bandwidth)
     steps = ring_steps(operation, n)
     crossings = steps // (n - 1) * (m - 1)
+    hop, crossing = achieved.hop(group, protocol), achieved.crossing(group, protocol, size)
+    if operation == "broadcast" and m == 1:
+        hop /= steps  # words and slices stream through: one latency in all
     # Each channel leaves a node once, at another member: of n sends of a step, m cross.
     share = m / n if m > 1 else 0.0
-    # LL and LL128 broadcasts flow word by word: the hops overlap with the transfer of the words before.
-    head = Phase(1, begin, 0.0, 0.0, 0.0, channels, 2 * copies)
-    hops = (achieved.hop(group, protocol), achieved.crossing(group, protocol) if m > 1 else 0.0)
-    return (head, *steps_of(steps, crossings, block, bandwidth, *hops, share, channels)), channels
+    copied = 0.0 if operation == "broadcast" else 2 * block
+    head = Phase(1, begin, 0.0, 0.0, 0.0, channels, copied)
+    return (head, *steps_of(steps, crossings, block, bandwidth, hop, crossing, share, channels)), channels

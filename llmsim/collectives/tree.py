@@ -19,8 +19,11 @@ def tree_traffic(size: float, group: Group) -> tuple[float, float]:
     """Bytes that one member sends over its scale-up port and, averaged, into the network."""
     m, ppn = group.nodes, group.per_node
     intra = 2 * size * (ppn - 1) / ppn
-    inter = (size if m == 2 else 2 * size * (m - 1) / m) / ppn if m > 1 else 0.0
-    return intra, inter
+    if m == 1:
+        return intra, 0.0
+    # Two nodes behind switches split each tree's root between two GPUs; otherwise one GPU sends up and down.
+    balanced = m == 2 and group.scale_up == "nvswitch"
+    return intra, (size if balanced else 2 * size * max(m - 1, 1) / m * (2 if m == 2 else 1)) / ppn
 
 
 def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:
@@ -30,22 +33,21 @@ def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tupl
     m, ppn = group.nodes, group.per_node
     channels = used_channels(size, device_channels(group, "tree"), protocol, group.ranks, ring=False)
     intra, inter = tree_traffic(size, group)
-    rates = []
+    seconds = []
     if ppn > 1:
-        rates.append(c["tree_efficiency"] * achieved.port_rate(group) / intra * size)
+        seconds.append(intra / (c["tree_efficiency"] * achieved.port_rate(group)))
     if m > 1:
-        rates.append(achieved.network_rate(group) * c["tree_network_efficiency"] / (inter * ppn) * size)
-    bandwidth = min(rates)
+        seconds.append(inter * ppn / (c["tree_network_efficiency"] * achieved.network_rate(group)))
+    bandwidth = size / max(seconds)
     if protocol == "LL":
-        where = 0 if m == 1 else 1 if m == 2 else 2
-        cap = nccl["ll_max"][group.architecture][where] / 2
+        cap = nccl["ll_max"][group.architecture][min(m - 1, 2)] / 2
         bandwidth = min(bandwidth * c["tree_ll_share"], cap)
     elif protocol == "LL128":
         bandwidth *= c["ll128_share"]
-    begin = achieved.start(group, protocol) + achieved.fill(group, protocol, size, bandwidth, channels)
     hops, crossings = 2 * (ppn - 1), 2 * ceil(log2(m))
-    far = achieved.crossing(group, protocol) if m > 1 else 0.0
-    body = pipelined(
-        hops, crossings, achieved.hop(group, protocol), far, size / bandwidth, intra, inter, channels
-    )
+    begin = achieved.start(group, protocol, size)
+    if protocol == "Simple":
+        begin += achieved.fill(group, size, 2 * bandwidth) + achieved.network_fill(group, size, crossings)
+    hop, crossing = achieved.hop(group, protocol), achieved.crossing(group, protocol, size)
+    body = pipelined(hops, crossings, hop, crossing, size / bandwidth, intra, inter, channels)
     return (Phase(1, begin, 0.0, 0.0, 0.0, channels), *body), channels
