@@ -67,9 +67,9 @@ class _Stage:
         self.arrived: list[list[_Player]] = [[] for _ in plan.meetings]
         self.players = [_Player(self, lane) for lane in plan.lanes]
         self.users: list[list[_Player]] = [[] for _ in self.capacity]
+        self.driving: dict[_Player, None] = {}  # players of meetings, which may use any resource of their group
         for player in self.players:
-            seen = {r for item in _distinct(player.lane) for op in item for part in op.parts for r, _ in part.demands}
-            for resource in sorted(seen):
+            for resource in sorted(_used_alone(player.lane)):
                 self.users[resource].append(player)
         for change in plan.changes:
             event = self.env.timeout(change.time)
@@ -111,24 +111,32 @@ class _Stage:
         """New speeds for every activity that shares an oversubscribed resource, directly or through another."""
         load, limit, users = self.load, self.limit, self.users
         members: list[_Player] = []
-        seen_players: set[int] = set()
+        seen_players: set[_Player] = set()
         seen = set(resources)
         frontier = list(resources)
         while frontier:
             resource = frontier.pop()
-            for player in users[resource]:
+            for player in (*users[resource], *self.driving):
                 part = player.part
-                if part is None or id(player) in seen_players:
+                if part is None or player in seen_players:
                     continue
-                if not any(r == resource for r, _ in part.demands):
-                    continue
-                seen_players.add(id(player))
-                members.append(player)
                 for other, _ in part.demands:
-                    if other not in seen and (load[other] > limit[other] or player.speed != 1.0):
+                    if other == resource:
+                        break
+                else:
+                    continue
+                seen_players.add(player)
+                members.append(player)
+                slowed = player.speed != 1.0
+                for other, _ in part.demands:
+                    if other not in seen and (slowed or load[other] > limit[other]):
                         seen.add(other)
                         frontier.append(other)
         if not members:
+            return
+        if len(members) == 1 and all(amount <= self.limit[r] for r, amount in members[0].part.demands):
+            if members[0].speed != 1.0:
+                members[0].set_speed(1.0)
             return
         speeds = max_min_speeds(
             [player.part.demands for player in members],
@@ -140,8 +148,10 @@ class _Stage:
                 player.set_speed(speed)
 
 
-def _distinct(lane: Lane) -> list[tuple[Op, ...]]:
-    return list({id(item.fragment.ops): item.fragment.ops for item in lane.items}.values())
+def _used_alone(lane: Lane) -> set[int]:
+    """Resources that the lane's ops use without meeting other classes."""
+    distinct = {id(item.fragment.ops): item.fragment.ops for item in lane.items}.values()
+    return {r for ops in distinct for op in ops if op.meeting < 0 for part in op.parts for r, _ in part.demands}
 
 
 class _Player:
@@ -207,6 +217,7 @@ class _Player:
                 return
             self.followers = arrived[:]
             arrived.clear()
+            self.stage.driving[self] = None
         self.parts, self.part_index = op.parts, 0
         self._begin_part(released)
 
@@ -273,7 +284,8 @@ class _Player:
             return
         self._finish_op(now)
         followers, self.followers = self.followers, None
-        if followers:
+        if followers is not None:
+            del stage.driving[self]
             for follower in followers:
                 follower._finish_op(now)
                 follower._go_on(())
