@@ -25,7 +25,7 @@ def _sentence(item: dict[str, Any], kind: type[BaseModel]) -> str:
         case "missing":
             example = _field(kind, loc).examples
             return "missing" + (f"; expected something like {example[0]}" if example else "; this key is required")
-        case "extra_forbidden":
+        case "extra_forbidden" | "invalid_key":
             return f"unknown key{_nearest_key(kind, loc)}"
         case "model_type" | "model_attributes_type" | "dict_type":
             section = _section(kind, loc)

@@ -51,9 +51,9 @@ class Scenario(Section):
     name: Text = Field(examples=["my-first-run"])
     description: str = ""
     model: Annotated[Any, BeforeValidator(_model)] = Field(examples=["llama2-7b"])
-    cluster: Annotated[ClusterSection, empty_when_null()]
+    cluster: Annotated[ClusterSection, empty_when_null()] = Field(examples=["{topology: dgx-h100, nodes: 2}"])
     parallelism: Annotated[ParallelismSection, empty_when_null()] = ParallelismSection()
-    training: Annotated[TrainingSection, empty_when_null()]
+    training: Annotated[TrainingSection, empty_when_null()] = Field(examples=["{seq_len: 4096, global_batch: 512}"])
     data: Annotated[DataSection, empty_when_null()] = DataSection()
     simulation: Annotated[SimulationSection, empty_when_null()] = SimulationSection()
     faults: Annotated[tuple[Fault, ...], BeforeValidator(_faults)] = ()
@@ -72,6 +72,15 @@ class Scenario(Section):
         scenario = cls.__new__(cls)
         scenario._fill(mapping, origin)
         return scenario
+
+    def __eq__(self, other: object) -> bool:
+        """Equal where every key is; which file said it does not matter."""
+        if not isinstance(other, Scenario):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in type(self).model_fields)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def with_values(self, values: Mapping[str, object]) -> Self:
         """A copy with dotted keys changed, validated again: `scenario.with_values({"cluster.nodes": 4})`."""

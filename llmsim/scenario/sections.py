@@ -1,7 +1,7 @@
 """The sections of a scenario file: every key that exists, what it accepts and its default (SI units inside)."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -24,7 +24,7 @@ from llmsim.scenario.fields import (
 RECOMPUTE_MODES = ("none", "selective", "full")
 FAULT_KINDS = ("slow_gpu", "slow_link", "link_down", "gpu_down", "node_down", "loader_stall")
 
-Place = Annotated[Literal["none", "cpu", "nvme"], choice("none", "cpu", "nvme", aliases={None: "none"})]
+Place = choice("none", "cpu", "nvme", aliases={None: "none", False: "none"})
 Positive = quantity("number")
 Share = quantity("number", open_end=False)
 

@@ -1,0 +1,103 @@
+"""The `llmsim` command. Each command is a small module that is imported when it is called, so that `--help` is quick.
+
+Exit status: 0 done, 1 a negative answer where a yes was asked for, 2 the user's input is wrong, 3 a bug in llmsim.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from llmsim.errors import LlmsimError, UserError
+
+# name: (module of llmsim.cli, one line of help), in the order that --help shows
+COMMANDS = {
+    "run": ("run", "Simulate a scenario and say where the time goes."),
+    "plot": ("plot", "Draw a scenario or a saved trace."),
+    "models": ("catalogue", "Models of the catalogue."),
+    "gpus": ("catalogue", "GPUs of the catalogue."),
+    "topologies": ("catalogue", "Cluster topologies that can be named in a scenario."),
+    "topology": ("topology", "What a topology's graph holds: counts, bandwidths, bisection, diameter."),
+    "schedules": ("catalogue", "Pipeline schedules that a scenario can ask for."),
+}
+
+
+class LazyGroup(click.Group):
+    """Commands from COMMANDS, whose help lines are known without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return getattr(import_module(f"llmsim.cli.{COMMANDS[name][0]}"), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            from llmsim.errors import nearest
+
+            hint = nearest(args[0], COMMANDS) or f"; commands: {', '.join(COMMANDS)}"
+            raise UserError(f"there is no command {args[0]!r}{hint}") from None
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        click.echo(f"llmsim {version('llmsim')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an internal error.")
+def cli() -> None:
+    """How long does one training iteration take on this cluster, where does the time go, does it fit?
+
+    Start with: llmsim run scenarios/quickstart.yaml
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The entry point: runs a command and turns every error into a short message and an exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments  # wherever it stands
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        status = cli.main(arguments, prog_name="llmsim", standalone_mode=False)
+    except UserError as error:
+        _complain(f"llmsim: {error}" if "\n" not in str(error) else _many(str(error)), 2)
+    except click.ClickException as error:
+        usage = getattr(error, "ctx", None)
+        hint = f" (see `{usage.command_path} --help`)" if usage else ""
+        _complain(f"llmsim: {error.format_message().rstrip('.')}{hint}", 2)
+    except (click.Abort, KeyboardInterrupt):
+        _complain("llmsim: stopped", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `llmsim models | head`; that is no error.
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        kind = "" if isinstance(error, LlmsimError) else f"{type(error).__name__}: "
+        _complain(f"llmsim: internal error: {kind}{error}\nThis is a bug; --debug shows where it happened.", 3)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _many(text: str) -> str:
+    lines = text.splitlines()
+    return "\n".join([f"llmsim: {len(lines)} mistakes:", *(f"  {line}" for line in lines)])
+
+
+def _complain(text: str, status: int) -> None:
+    click.echo(text, err=True)
+    sys.exit(status)

@@ -1,0 +1,52 @@
+"""`llmsim run`: simulate a scenario."""
+
+import sys
+
+import click
+
+from llmsim.cli.options import AS_JSON, DETAIL, SETTINGS, open_scenario
+
+
+@click.command()
+@click.argument("scenario")
+@AS_JSON
+@click.option("--trace", metavar="OUT", help="Save every op: OUT.parquet or OUT.csv.")
+@click.option("--plot", metavar="OUT", help="Save the pipeline's timeline: OUT.png, .svg or .pdf.")
+@SETTINGS
+@DETAIL
+@click.option("--require-fit", is_flag=True, help="Exit with status 1 when the model does not fit in memory.")
+def run(
+    scenario: str,
+    as_json: bool,
+    trace: str | None,
+    plot: str | None,
+    settings: tuple[str, ...],
+    detail: str | None,
+    require_fit: bool,
+) -> None:
+    """Simulate SCENARIO and say how long an iteration takes, where the time goes and whether it fits."""
+    from llmsim.cli.files import PICTURES, TABLES, check_output, write_table
+
+    check_output(trace, TABLES)
+    check_output(plot, PICTURES)
+    loaded = open_scenario(scenario, settings, detail)
+
+    import llmsim
+    from llmsim.cli.console import SlowProgress, print_json
+
+    with SlowProgress(loaded.name) as progress:
+        result = llmsim.simulate(loaded, progress=progress)
+    if trace:
+        write_table(result.trace, trace)
+    if plot:
+        from llmsim.plots import plot_timeline, save_figure
+
+        save_figure(plot_timeline(result.trace, title=loaded.name), plot)
+    if as_json:
+        print_json(result.metrics)
+    else:
+        from llmsim.cli.summary import print_summary
+
+        print_summary(loaded, result.metrics)
+    if require_fit and result.metrics.get("memory", {}).get("fits") is False:
+        sys.exit(1)
