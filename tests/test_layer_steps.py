@@ -18,6 +18,7 @@ from llmsim.model.layer import (
     head_steps,
     layer_flops,
     layer_steps,
+    mtp_steps,
     step_flops,
     vocab_on_rank,
 )
@@ -256,6 +257,7 @@ def test_every_pass_is_well_formed(
     for steps in (
         *(layer_steps(arch, shard, kind, window) for kind in sorted(set(arch.layer_kinds()))),
         embedding_steps(arch, shard),
+        mtp_steps(arch, shard),
         head_steps(arch, shard),
     ):
         for name in PASSES:
@@ -282,3 +284,14 @@ def test_sliding_window_limits_the_core():
     full, part = (step_flops(layer_steps(LLAMA, Shard(1, 8192), window=w).forward) for w in (0, 1024))
     expected = 8192 * (score_flops(LLAMA, 8192) - score_flops(LLAMA, 8192, 1024))
     assert full - part == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("tp", [1, 4])
+def test_multi_token_prediction_equals_the_ledger(tp):
+    arch, s = replace(DEEPSEEK, mtp_layers=1), 4096
+    shard = Shard(1, s, tp=tp)
+    parts = (mtp_steps(arch, shard), layer_steps(arch, shard, "moe"))
+    total = tp * sum(step_flops(part.forward) for part in parts)
+    # Outside the definition: the router, and (with tp) the low-rank products that every rank repeats.
+    extra = tp * 2.0 * s * 7168 * 256 + (tp - 1) * 2.0 * s * 7168 * (1536 + 512 + 64)
+    assert total - extra == pytest.approx(s * flop_ledger(arch, s).mtp, rel=1e-12)

@@ -204,6 +204,9 @@ def _unfused_core(arch: Architecture, shard: Shard, core: Core) -> list[Operator
         Step("scores_dq", Gemm(q, d, k, batch, precision)),
         Step("scores_dk", Gemm(k, d, q, batch, precision)),
     ]
+    if not arch.mla:  # the gradients of q, k and v are copied into one tensor; flash kernels write it themselves
+        width = core.heads * d + shard.kv_heads(arch) * (d + v)
+        backward.append(Step("qkv_layout_grad", traffic.copy(shard, shard.tokens * width)[0]))
     present = (tuple(step for step in steps if step.work is not None) for steps in (forward, backward))
     chain: list[Operator] = [Fixed(*present, recomputed=shard.recompute == "selective")]
     if core.kv_heads < core.heads:

@@ -16,7 +16,7 @@ from llmsim.model.mlp import mlp_chain
 from llmsim.model.moe import moe_chain
 from llmsim.model.operators import Fixed, LayerSteps, Linear, Operator, assemble, elementwise, exchange
 from llmsim.model.shard import ALL_FUSIONS, NO_FUSIONS, Shard
-from llmsim.model.vocabulary import embedding_steps, head_steps, vocab_on_rank
+from llmsim.model.vocabulary import embedding_steps, head_steps, mtp_steps, vocab_on_rank
 from llmsim.model.work import Attention, Communication, Gemm, Step
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "head_steps",
     "layer_flops",
     "layer_steps",
+    "mtp_steps",
     "step_flops",
     "vocab_on_rank",
 ]

@@ -90,6 +90,29 @@ def head_steps(arch: Architecture, shard: Shard) -> LayerSteps:
     return _without_recompute(chain, shard)
 
 
+def mtp_steps(arch: Architecture, shard: Shard) -> LayerSteps:
+    """The entry of a multi-token prediction module (DeepSeek-V3, arXiv 2412.19437, section 2.2).
+
+    Norms of the hidden state and of the next token's embedding, side by side through a 2h × h projection, which
+    Megatron splits by columns and gathers. The module goes on with one layer (`arch.mtp_kind()`) and the shared head.
+    """
+    h, local = arch.hidden, shard.local_tokens
+    output = Communication("all_gather", "tp", shard.tokens * h * shard.element)
+    chain: list[Operator] = [
+        elementwise("mtp_norms", *traffic.norm(arch, shard, 2 * local, h)),
+        Linear(
+            "mtp_projection", whole(shard.tokens), ceil(h / shard.tp), 2 * h, shard, shard.precision,
+            cast=traffic.fp8_cast(shard, 2 * local * h, fused=True),
+            cast_grad=traffic.fp8_cast(shard, shard.tokens * h / shard.tp),
+            **column_entry(shard, 2 * h),
+        ),
+    ]  # fmt: skip
+    if shard.tp > 1:
+        # Backward each rank takes its own columns, for which a split sequence must be gathered first.
+        chain.append(exchange("mtp_all_gather", output, output if shard.split_sequence else None))
+    return assemble(chain, shard)
+
+
 def _cross_entropy(shard: Shard, logits: float) -> Fixed:
     """The loss over `logits` values.
 
