@@ -1,74 +1,75 @@
-"""Compute kernels in seconds: the work of one kernel on one GPU."""
+"""Compute kernels in seconds: what the work of one kernel takes of one GPU."""
 
-from dataclasses import dataclass
-from math import ceil
+from dataclasses import dataclass, replace
 
 from llmsim.catalogue.gpus import Gpu
-from llmsim.catalogue.kernel_constants import kernel_constants
+from llmsim.catalogue.kernel_constants import KernelConstants, kernel_constants
+from llmsim.cost.attention import attention_time
+from llmsim.cost.gemm import gemm_time
+from llmsim.cost.kernel_time import KernelTime
+from llmsim.cost.memory_bound import memory_bound_time
 from llmsim.model.work import Attention, Gemm, MemoryBound
 
-ELEMENT = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1}
+__all__ = ["KernelCosts", "KernelTime", "KernelTraits"]
+
+Work = Gemm | Attention | MemoryBound
 
 
 @dataclass(frozen=True, slots=True)
-class KernelTime:
-    """What a kernel takes of a GPU when nothing else runs there."""
+class KernelTraits:
+    """What differs from the catalogue on a user's cluster or in a framework; the default changes nothing."""
 
-    seconds: float  # busy, launch gap not included
-    launch: float  # gaps on the GPU before its kernels, s
-    flops: float
-    bytes: float  # HBM traffic
-    sm: float  # share of the SMs it occupies, 0..1
-    hbm: float  # bytes/s of HBM it draws
+    launch: float | None = None  # s between kernels; None = the architecture's
+    math: float = 1.0  # times the catalogue's achieved math rates
+    memory: float = 1.0  # times the catalogue's achieved HBM bandwidth
+    attention: str | None = None  # kernel family for all attention; None = flash of the work's version
 
 
 class KernelCosts:
     """Kernel times on one GPU; each distinct work is computed once."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(
+        self, gpu: Gpu, traits: KernelTraits | None = None, constants: KernelConstants | None = None
+    ) -> None:
         self.gpu = gpu
-        self.constants = kernel_constants(gpu.architecture)
-        self._known: dict[Gemm | Attention | MemoryBound, KernelTime] = {}
+        self.traits = traits or KernelTraits()
+        self.constants = _with_traits(constants or kernel_constants(gpu.architecture), self.traits)
+        self._known: dict[Work, KernelTime] = {}
 
-    def time(self, work: Gemm | Attention | MemoryBound) -> KernelTime:
+    def time(self, work: Work) -> KernelTime:
         """The time of one work. Raises `CatalogueError` for a precision that this GPU does not have."""
         known = self._known.get(work)
         if known is None:
-            kernel = {Gemm: self._gemm, Attention: self._attention, MemoryBound: self._memory}[type(work)]
-            known = self._known[work] = kernel(work)
+            known = self._known[work] = self._compute(work)
         return known
 
-    def _memory_seconds(self, size: float) -> float:
-        return size / (self.constants["memory"]["efficiency"] * self.gpu.memory_bandwidth)
+    def _compute(self, work: Work) -> KernelTime:
+        if isinstance(work, Gemm):
+            return gemm_time(work, self.gpu, self.constants)
+        if isinstance(work, Attention):
+            return attention_time(work, self.gpu, self.constants, self.traits.attention)
+        return memory_bound_time(work, self.gpu, self.constants)
 
-    def _result(self, compute: float, flops: float, size: float, sm: float, kernels: int = 1) -> KernelTime:
-        seconds = max(compute, self._memory_seconds(size))
-        return KernelTime(seconds, kernels * self.constants["launch"], flops, size, sm, size / seconds if seconds else 0.0)
 
-    def _gemm(self, work: Gemm) -> KernelTime:
-        c = self.constants["gemm"]
-        rate = c["efficiency"][work.precision] * self.gpu.peak(work.precision) / self.gpu.sms
-        best, sm = float("inf"), 1.0
-        for tm, tn in c["tiles"]:
-            tiles = ceil(work.m / tm) * ceil(work.n / tn) * work.batch
-            seconds = ceil(tiles / self.gpu.sms) * 2.0 * tm * tn * (work.k + c["ramp"]) / rate
-            if seconds < best:
-                best, sm = seconds, min(1.0, tiles / self.gpu.sms)
-        e = ELEMENT[work.precision]
-        out = 8 if work.accumulate else max(2, e)
-        size = work.batch * (e * (work.m * work.k + work.k * work.n) + out * work.m * work.n)
-        return self._result(best, work.flops, float(size), sm)
-
-    def _attention(self, work: Attention) -> KernelTime:
-        c = self.constants["attention"]
-        efficiency = c["efficiency"][work.version] * (c["backward"] if work.backward else 1.0)
-        tiles = work.batch * work.heads * ceil(work.q_len / 128)
-        sm = min(1.0, tiles / self.gpu.sms)
-        compute = work.flops / (efficiency * sm * self.gpu.peak(work.precision))
-        e = ELEMENT[work.precision]
-        q = work.batch * work.heads * work.q_len * (work.head_dim + work.v_head_dim)
-        kv = work.batch * work.kv_heads * work.kv_len * (work.head_dim + work.v_head_dim)
-        return self._result(compute, work.flops, float(e * (q + kv) * (2.5 if work.backward else 1.0)), sm)
-
-    def _memory(self, work: MemoryBound) -> KernelTime:
-        return self._result(0.0, work.flops, work.bytes, 1.0, work.kernels)
+def _with_traits(constants: KernelConstants, traits: KernelTraits) -> KernelConstants:
+    """The constants with a user's traits applied."""
+    if traits.math == 1.0 and traits.memory == 1.0 and traits.launch is None:
+        return constants
+    gemm, attention = constants.gemm, constants.attention
+    return replace(
+        constants,
+        launch=constants.launch if traits.launch is None else traits.launch,
+        gemm=replace(
+            gemm,
+            issue={k: v * traits.math for k, v in gemm.issue.items()},
+            power={k: v * traits.math for k, v in gemm.power.items()},
+        ),
+        attention=replace(
+            attention,
+            families={
+                k: replace(v, math=v.math * traits.math, softmax=v.softmax / traits.math)
+                for k, v in attention.families.items()
+            },
+        ),
+        memory=replace(constants.memory, hbm=constants.memory.hbm * traits.memory),
+    )
