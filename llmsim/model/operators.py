@@ -18,8 +18,9 @@ Work = Gemm | Attention | MemoryBound | Communication
 class LayerSteps:
     """What a rank does for one micro-batch. `after` indices point into the tuple they are in.
 
-    `backward` is the fused pass (input and weight gradients, recomputation first); `backward_input` (with the
-    recomputation) and `backward_weight` are the same work split.
+    `backward` is the fused pass (input and weight gradients); `backward_input` (with the recomputation) and
+    `backward_weight` are the same work split. Full recomputation comes first; selective, just before the gradient of
+    the core. Both have the phase "recompute".
     """
 
     forward: tuple[Step, ...]

@@ -1,5 +1,6 @@
 """The two ends of a model on one rank: the embedding, and the head with its vocabulary-parallel cross-entropy."""
 
+from dataclasses import replace
 from math import ceil
 
 from llmsim.model import traffic
@@ -85,7 +86,8 @@ def head_steps(arch: Architecture, shard: Shard) -> LayerSteps:
         if shard.fp8 and "entry" in entry:
             gather = Communication("all_gather", "tp", shard.tokens * h * shard.element)
             entry |= {"entry": gather, "regather": gather}
-        chain.append(Linear("logits", whole(shard.tokens), rows, h, shard, shard.core_precision, **entry))
+        serial = replace(shard, tp_overlap=False)  # no framework pipelines the head's gather with its GEMM
+        chain.append(Linear("logits", whole(shard.tokens), rows, h, serial, shard.core_precision, **entry))
         chain.append(_cross_entropy(shard, shard.tokens * rows))
     return _without_recompute(chain, shard)
 
