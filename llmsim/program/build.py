@@ -18,6 +18,7 @@ from llmsim.parallel.stages import split_layers
 from llmsim.program.blocks import PassCompiler
 from llmsim.program.classes import RankClasses, class_groups, fold, without_slack
 from llmsim.program.costs import ClassCosts, ClassGroup
+from llmsim.program.fsdp import Sharding
 from llmsim.program.gradients import DTYPE_BYTES, Shares
 from llmsim.program.iteration import ClassProgram, Options, StageProgram
 from llmsim.program.labels import Label, Numbered, Tag
@@ -98,6 +99,8 @@ class Builder:
             members["cp"] = layout.groups("cp")
         if self.resolved.architecture.moe:
             members |= {"ep": layout.groups("ep"), "edp": layout.groups("edp")}
+        if layout.shard < layout.dp * layout.cp:
+            members |= {"shard": layout.groups("shard"), "replica": layout.groups("replica")}
         ends = self._ends
         if ends is not None:
             members["embedding"] = layout.groups("pp")[:, ends]
@@ -197,11 +200,27 @@ class Builder:
             overlap_reduce=training.overlap.grad_reduce,
             overlap_gather=training.overlap.param_gather,
             overlap_pipeline=training.overlap.pipeline,
-            accumulate_locally=training.accumulate_locally,
+            accumulate_locally=training.accumulate_locally and parallelism.zero != 2,
             bucket=max(_BUCKET, _BUCKET_PER_RANK * layout.dp * layout.cp),
             optimizer=training.optimizer,
             fused_optimizer=training.fused,
             iterations=self.scenario.simulation.iterations,
+            sharding=self._sharding(param_bytes),
+        )
+
+    def _sharding(self, param_bytes: int) -> Sharding | None:
+        layout = self.resolved.layout
+        if self.scenario.parallelism.zero < 3:
+            return None
+        hybrid = layout.shard < layout.dp * layout.cp
+        return Sharding(
+            group="shard" if hybrid else "dp",
+            expert_group="edp",
+            ranks=layout.shard,
+            expert_ranks=layout.edp,
+            replicas=layout.degree("replica"),
+            param_bytes=param_bytes,
+            grad_bytes=DTYPE_BYTES[self.scenario.training.grad_dtype],
         )
 
     # The program ---------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def without_slack(traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndar
 
 
 def _distinct_share(link: np.ndarray, gpu: np.ndarray, share: np.ndarray, links: int) -> np.ndarray:
-    """float[links]: over the GPUs at one end of a link's flows, the sum of the largest share each of them sends there."""
+    """float[links]: over the GPUs at one end of a link's flows, the sum of the largest share each sends there."""
     if len(link) == 0:
         return np.zeros(links)
     key = link * (int(gpu.max()) + 1) + gpu

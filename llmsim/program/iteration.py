@@ -6,6 +6,7 @@ from llmsim.engine.plan import Fragment, Item, Lane, Plan
 from llmsim.model.work import Communication, Step
 from llmsim.parallel.schedules.order import Schedule
 from llmsim.program.blocks import PassCompiler
+from llmsim.program.fsdp import Sharding, sharded_backward, sharded_forward
 from llmsim.program.gradients import Shares, buckets, gather_steps, optimizer_steps, reduction_steps
 from llmsim.program.labels import Numbered, Tag
 from llmsim.program.passes import Pass, StageSteps
@@ -29,6 +30,7 @@ class Options:
     optimizer: str
     fused_optimizer: bool
     iterations: int
+    sharding: Sharding | None = None  # parameters are sharded too (ZeRO-3, FSDP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,10 @@ class ClassProgram:
         waits = () if kind == "W" else self._arrival("B", d, s, s + 1, i, iteration)
         done = None if kind == "W" else self._handover("B", d, s, s - 1, i, iteration)
         signals = () if done is None else ((done, 0.0),)
+        if self.options.sharding is not None:
+            scatter = kind != "B" and (last or not self.options.accumulate_locally)
+            self._place(self._template(kind, d, s, scatter), tag, waits, signals, lane)
+            return
         reduces = kind != "B" and self.degrees["dp"] * self.degrees["edp"] > 1
         overlapped = reduces and self.options.overlap_reduce and (last or not self.options.accumulate_locally)
         if not overlapped:
@@ -199,9 +205,9 @@ class ClassProgram:
 
     # Passes --------------------------------------------------------------------------------------------------------
 
-    def _template(self, kind: str, d: int, s: int) -> Template:
+    def _template(self, kind: str, d: int, s: int, scatter: bool = False) -> Template:
         def work() -> Pass:
-            made = _pass(self.stages[d, s].steps, kind)
+            made = self._sharded(_pass(self.stages[d, s].steps, kind), kind, d, s, scatter)
             source = s - 1 if kind == "F" else s + 1
             received = kind != "W" and self._neighbour(d, source) not in (None, self.stage)
             if not (self.options.gather_boundary and received):
@@ -210,7 +216,17 @@ class ClassProgram:
             phase = "forward" if kind == "F" else "backward"
             return Pass(((-1, (Step("gather received", gather, "tp", phase),)), *made.parts), made.closed)
 
-        return self._cached((kind, d, s), work, kind)
+        return self._cached((kind, d, s, scatter), work, kind)
+
+    def _sharded(self, work: Pass, kind: str, d: int, s: int, scatter: bool) -> Pass:
+        """The pass with its parameters gathered and its gradients scattered, where they are sharded."""
+        sharding = self.options.sharding
+        if sharding is None:
+            return work
+        parameters = self.stages[d, s].parameters
+        if kind == "F":
+            return sharded_forward(work, parameters, sharding)
+        return sharded_backward(work, parameters[::-1], sharding, gather=kind != "W", scatter=scatter)
 
     def _cached(self, key: tuple, work, kind: str) -> Template:
         if key not in self._templates:
@@ -228,7 +244,9 @@ class ClassProgram:
 
     def _gather_early(self, iteration: int) -> dict[tuple[int, int], tuple[int, ...]]:
         """Overlapped parameter gathering: stage by stage at the start of the iteration, awaited by first forwards."""
-        if not (self.options.sharded_optimizer and self.options.overlap_gather and self.degrees["dp"] > 1):
+        if self.options.sharding or not self.options.sharded_optimizer or not self.options.overlap_gather:
+            return {}
+        if self.degrees["dp"] == 1:
             return {}
         result = {}
         tag = self.tags.number(Tag(iteration=iteration))
@@ -270,7 +288,7 @@ class ClassProgram:
         tag = self.tags.number(Tag(iteration=iteration))
         total = sum((stage.total for stage in self.stages.values()), Shares(0.0, 0.0))
         steps: list[Step] = []
-        if not options.overlap_reduce and options.accumulate_locally:
+        if not options.overlap_reduce and options.accumulate_locally and options.sharding is None:
             for stage in self.stages.values():
                 steps += reduction_steps(stage.total, options.grad_bytes, options.sharded_optimizer)
         if self.degrees["embedding"] > 1:
@@ -287,7 +305,7 @@ class ClassProgram:
         if self.degrees["norm"] > 1:
             steps.append(Step("gradient norm all-reduce", Communication("all_reduce", "norm", 4.0), "dp", "update"))
         steps += update
-        if options.sharded_optimizer and not options.overlap_gather:
+        if options.sharded_optimizer and not options.overlap_gather and options.sharding is None:
             steps += gather_steps(total, options.param_bytes)
         steps = [s for s in steps if not isinstance(s.work, Communication) or self.degrees.get(s.work.group, 2) > 1]
         template = self._serial(steps, "compute")

@@ -11,10 +11,12 @@ class Pass:
     """(layer number, its steps) in program order; layer -1 is the embedding or the head.
 
     `closed`: no part looks into another, so that parts can be measured one by one.
+    `wired`: indices of `after` count over the whole pass, not within a part.
     """
 
     parts: tuple[tuple[int, tuple[Step, ...]], ...]
     closed: bool = True
+    wired: bool = False
 
     def flat(self) -> tuple[list[Step], list[int]]:
         """All steps in one list, and the layer of each; indices of `after` move along."""
@@ -22,7 +24,7 @@ class Pass:
         layers: list[int] = []
         for layer, part in self.parts:
             base = len(steps)
-            if base:
+            if base and not self.wired:
                 part = [s if s.after is None else replace(s, after=tuple(base + i for i in s.after)) for s in part]
             steps.extend(part)
             layers.extend([layer] * len(part))

@@ -44,9 +44,14 @@ def compile_template(steps: Sequence[Step], build: Callable[[int, str], Op]) -> 
         for step in sorted(needed):
             signal_of.setdefault(step, len(signal_of))
     final = _unjoined(lanes, waits_on)
+    early = _begin_without_waiting(lanes, waits_on)
     for step in final:
         signal_of.setdefault(step, len(signal_of))
     pieces: list[tuple[str, Fragment]] = []
+    begin = len(signal_of)
+    if early:
+        # A pass begins when the compute lane comes to it; its communication does not run ahead into the pass before.
+        pieces.append(("compute", Fragment((), (), (begin,))))
     open_ops: dict[str, list[Op]] = {}
     open_waits: dict[str, tuple[int, ...]] = {}
 
@@ -59,7 +64,8 @@ def compile_template(steps: Sequence[Step], build: Callable[[int, str], Op]) -> 
             close(lane, ())
         if lane not in open_ops:
             open_ops[lane] = []
-            open_waits[lane] = tuple(signal_of[step] for step in sorted(waits_on[index]))
+            waits = tuple(signal_of[step] for step in sorted(waits_on[index]))
+            open_waits[lane] = (*waits, begin) if index in early else waits
         open_ops[lane].append(build(index, lane))
         if index in signal_of:
             close(lane, (signal_of[index],))
@@ -67,7 +73,7 @@ def compile_template(steps: Sequence[Step], build: Callable[[int, str], Op]) -> 
         close(lane, ())
     if final:
         pieces.append(("compute", Fragment((), tuple(signal_of[step] for step in final), ())))
-    return Template(tuple(pieces), len(signal_of))
+    return Template(tuple(pieces), begin + bool(early))
 
 
 def _dependencies(steps: Sequence[Step], index: int) -> tuple[int, ...]:
@@ -111,6 +117,12 @@ def _cross_dependencies(steps: Sequence[Step], lanes: list[str]) -> list[set[int
                 cross.add(step)
         result.append(cross)
     return result
+
+
+def _begin_without_waiting(lanes: list[str], waits_on: list[set[int]]) -> set[int]:
+    """First steps of side lanes that wait for nothing in the pass."""
+    first = {lane: index for index, lane in reversed(list(enumerate(lanes))) if lane != "compute"}
+    return {index for index in first.values() if not waits_on[index]}
 
 
 def _unjoined(lanes: list[str], waits_on: list[set[int]]) -> list[int]:
