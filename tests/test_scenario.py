@@ -4,11 +4,14 @@ import json
 import pickle
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
 from llmsim.errors import ScenarioError
 from llmsim.scenario import Scenario, load_scenario
+
+SCENARIOS = Path(__file__).parent.parent / "scenarios"
 
 MINIMAL = {
     "name": "small",
@@ -172,3 +175,25 @@ def test_interleaving_groups_micro_batches(micro_batches, fine):
     else:
         with pytest.raises(ScenarioError, match="9 micro-batches"):
             Scenario(**mapping)
+
+
+SHIPPED = {
+    "quickstart": (8, 8),
+    "gpt3-175b-a100-1024": (1024, 96),
+    "gpt3-1t-a100-3072": (3072, 512),
+    "llama3-405b-h100-16384": (16384, 16),
+    "slow-network": (32, 1),
+    "bubble-study": (8, 8),
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_scenarios_are_valid_and_say_where_they_come_from(name):
+    path = SCENARIOS / f"{name}.yaml"
+    scenario = load_scenario(path)
+    layout = scenario.resolve().layout
+    assert (layout.ranks, layout.micro_batches) == SHIPPED[name]
+    assert scenario.name == name
+    assert scenario.warnings == ()
+    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any("Lesson:" in line for line in comment)

@@ -34,7 +34,10 @@ class Origin:
 
     def with_overrides(self, keys: Iterable[str], place: str) -> "Origin":
         """The same file, with some keys said elsewhere; `place` introduces them in messages."""
-        return Origin(self.file, self.lines, self.elsewhere | dict.fromkeys(keys, place))
+        said = dict.fromkeys(keys, place)
+        below = tuple(f"{key}." for key in said)
+        lines = {key: line for key, line in self.lines.items() if not key.startswith(below)}
+        return Origin(self.file, lines, self.elsewhere | said)
 
 
 def spoken(key: str) -> str:
