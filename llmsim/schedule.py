@@ -9,8 +9,9 @@ import numpy as np
 
 from llmsim.engine.plan import Fragment, Item, Lane, Op, Part, Plan
 from llmsim.errors import ScheduleError
+from llmsim.parallel.schedules import needs_times
 from llmsim.parallel.schedules import schedule as find_schedule
-from llmsim.parallel.schedules.order import Schedule
+from llmsim.parallel.schedules.order import Schedule, outputs, parts, peaks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,12 +65,12 @@ class ScheduleResult:
     @cached_property
     def peak_activations(self) -> list[int]:
         """By rank: most (virtual stage, micro-batch) pairs in flight, from the start of F to the end of W."""
-        return [_peak(order, until="W") for order in self.orders]
+        return peaks(self.orders)
 
     @cached_property
     def peak_activations_until_backward(self) -> list[int]:
         """The same with the pair freed at the end of its input gradient."""
-        return [_peak(order, until="B") for order in self.orders]
+        return peaks(self.orders, until="B")
 
     @cached_property
     def trace(self) -> "pd.DataFrame":
@@ -80,7 +81,7 @@ class ScheduleResult:
         per_direction = self.schedule.micro_batches // self.schedule.directions
         for rank, (order, times) in enumerate(zip(self.orders, self.played)):
             for op, (start, end) in zip(order, times.tolist()):
-                for lane, kind, d, s, i in _halves(op):
+                for lane, (kind, d, s, i) in zip(("compute", "beside"), parts(op)):
                     chunk = self.schedule.chunk_of(d, s)
                     where = {"rank": rank, "stage": rank, "stream": lane, "micro_batch": i + d * per_direction}
                     what = {"name": _NAMES[kind], "phase": _PHASES[kind], "chunk": chunk, "layer": -1}
@@ -98,14 +99,21 @@ def simulate_schedule(
     weight: Times = 1.0,
     comm: float = 0.0,
     overlap: float = 1.0,
+    **options: object,
 ) -> ScheduleResult:
     """Play a schedule (a name, a path to a table, or a `Schedule`).
 
     forward, backward (input gradient), weight (weight gradient): seconds of one virtual stage, a number or one for
     each virtual stage. comm: seconds between neighbouring stages on different ranks. overlap: time of an overlapped
-    forward/backward block over the sum of its parts. Raises `ScheduleError`.
+    forward/backward block over the sum of its parts. options: what a searching schedule takes, such as `memory_limit`.
+    Raises `ScheduleError`.
     """
-    order = name if isinstance(name, Schedule) else _find(name, stages, micro_batches, chunks, locals())
+    if isinstance(name, Schedule):
+        order = name
+    else:
+        if needs_times(name):
+            options |= {"forward": forward, "backward": backward, "weight": weight, "comm": comm}
+        order = find_schedule(name, stages, micro_batches, chunks, **options)
     times = {
         "F": _per_stage("forward", forward, order),
         "B": _per_stage("backward", backward, order),
@@ -118,13 +126,6 @@ def simulate_schedule(
     return ScheduleResult(order, _play(order, times, comm, overlap))
 
 
-def _find(name: str, stages: int | None, micro_batches: int | None, chunks: int | None, given: dict) -> Schedule:
-    for key, value in (("stages", stages), ("micro_batches", micro_batches)):
-        if value is None:
-            raise ScheduleError(f"{key} is missing; schedule {name!r} needs a number of stages and of micro-batches")
-    return find_schedule(name, stages, micro_batches, chunks)
-
-
 def _per_stage(key: str, value: Times, order: Schedule) -> list[float]:
     count = order.virtual_stages
     values = [float(value)] * count if isinstance(value, int | float) else [float(x) for x in value]
@@ -135,54 +136,29 @@ def _per_stage(key: str, value: Times, order: Schedule) -> list[float]:
     return values
 
 
-def _halves(op: tuple) -> list[tuple]:
-    """(lane, kind, direction, stage, micro-batch) of an op, two for an overlapped block."""
-    if op[0] == "FB":
-        return [("compute", "F", *op[1:4]), ("beside", "BW", *op[4:7])]
-    return [("compute", *op)]
-
-
 def _play(order: Schedule, times: dict[str, list[float]], comm: float, overlap: float) -> tuple[np.ndarray, ...]:
+    """(ops, 2) of start and end for each rank; what a rank makes for itself is there at once, for others after comm."""
     from llmsim.engine.player import play
 
     plan = Plan()
-    signals: dict[tuple, int] = {}
-
-    def signal(kind: str, d: int, s: int, i: int, rank: int) -> int:
-        """Fired when the result of F or B of (d, s, i) has reached `rank`."""
-        key = (kind, d, s, i, rank)
-        if key not in signals:
-            signals[key] = plan.new_signal()
-        return signals[key]
-
+    signals: dict[tuple, int] = {}  # (output, whether it crosses ranks) -> signal
+    needed = [[order.dependencies(op) for op in ops] for ops in order.orders]
+    for dependency in (dependency for ops in needed for found in ops for dependency in found):
+        signals.setdefault(dependency, len(signals))
+    plan.signals = len(signals)
     for rank, ops in enumerate(order.orders):
         items = []
-        for op in ops:
-            seconds, waits, fires = 0.0, [], []
-            for _, kind, d, s, i in _halves(op):
-                seconds += sum(times[part][s] for part in kind)
-                if kind == "W":
-                    continue
-                way, source, target = ("F", s - 1, s + 1) if kind == "F" else ("B", s + 1, s - 1)
-                if 0 <= source < order.virtual_stages:
-                    waits.append(signal(way, d, source, i, rank))
-                if 0 <= target < order.virtual_stages:
-                    goal = order.rank_of(d, target)
-                    fires.append((signal(way, d, s, i, goal), 0.0 if goal == rank else comm))
+        for op, found in zip(ops, needed[rank]):
+            seconds = sum(times[part][s] for kind, _, s, _ in parts(op) for part in kind)
             if op[0] == "FB":
                 seconds *= overlap
-            items.append(Item(Fragment((Op(0, (Part(1, 0.0, seconds),)),)), 0, 0, tuple(waits), tuple(fires)))
+            fires = [
+                (signals[made, crosses], comm if crosses else 0.0)
+                for made in outputs(op)
+                for crosses in (False, True)
+                if (made, crosses) in signals
+            ]
+            waits = tuple(signals[dependency] for dependency in found)
+            items.append(Item(Fragment((Op(0, (Part(1, 0.0, seconds),)),)), 0, 0, waits, tuple(fires)))
         plan.lanes.append(Lane(rank, "compute", items))
     return tuple(rows[:, 2:] for rows in play(plan).rows)
-
-
-def _peak(order: Sequence[tuple], until: str) -> int:
-    alive = peak = 0
-    for op in order:
-        for _, kind, *_ in _halves(op):
-            if kind == "F":
-                alive += 1
-                peak = max(peak, alive)
-        for _, kind, *_ in _halves(op):
-            alive -= kind == "BW" or kind == until
-    return peak

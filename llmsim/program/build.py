@@ -18,6 +18,7 @@ from llmsim.parallel.stages import split_layers
 from llmsim.program.blocks import PassCompiler
 from llmsim.program.classes import RankClasses, class_groups, fold, without_slack
 from llmsim.program.costs import ClassCosts, ClassGroup
+from llmsim.program.faults import FaultPlan, Window, changes, plan_faults
 from llmsim.program.fsdp import Sharding
 from llmsim.program.gradients import DTYPE_BYTES, Shares
 from llmsim.program.iteration import ClassProgram, Options, StageProgram
@@ -56,9 +57,19 @@ class Builder:
         return self.scenario.resolve()
 
     @cached_property
-    def cluster(self) -> Cluster:
+    def _faults(self) -> tuple[FaultPlan, Cluster]:
         section = self.scenario.cluster
-        return Cluster(self.resolved.topology, section.nodes, section.gpus_per_node)
+        whole = Cluster(self.resolved.topology, section.nodes, section.gpus_per_node)
+        return plan_faults(self.scenario.faults, whole)
+
+    @property
+    def faults(self) -> FaultPlan:
+        return self._faults[0]
+
+    @property
+    def cluster(self) -> Cluster:
+        """With those links slow or down that are so throughout."""
+        return self._faults[1]
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -135,7 +146,9 @@ class Builder:
         neighbours = list(self.peers.values()) if layout.pp > 1 else []
         kept = without_slack(self.traffic, self.cluster, self.gpu_of_rank)
         enabled = self.scenario.simulation.fold == "auto"
-        return fold(layout.axis_index("pp"), kept, [], neighbours, self.cluster, enabled)
+        first = layout.axis_index("pp") + layout.pp * self.faults.marks(self.gpu_of_rank)
+        marks = self.faults.link_marks(len(self.cluster.links))
+        return fold(first, kept, neighbours, self.cluster, marks, enabled)
 
     # Stages --------------------------------------------------------------------------------------------------------
 
@@ -232,13 +245,16 @@ class Builder:
         for _ in classes.count:
             plan.capacities += [1.0, gpu.memory_bandwidth]
         plan.capacities += self.cluster.links.bandwidth[classes.link_representative].tolist()
+        for number, link in enumerate(classes.link_representative.tolist()):
+            self._change(plan, classes.link_resource(number), self.faults.links.get(link, ()))
         kept = without_slack(self.traffic, self.cluster, self.gpu_of_rank)
         groups = class_groups(classes, kept, self.cluster, self.gpu_of_rank)
         stage_of = self.resolved.layout.axis_index("pp")[classes.representative]
         labels, tags, signatures = Numbered(), Numbered(), Numbered()
         kernels, meetings, blocks, arrivals = KernelCosts(gpu), {}, {}, {}
         for number, rank in enumerate(classes.representative.tolist()):
-            costs = ClassCosts(plan, labels, kernels, number, groups[number], meetings)
+            clock = self._clock(plan, self.faults.gpus.get(int(self.gpu_of_rank[rank]), ()))
+            costs = ClassCosts(plan, labels, kernels, number, groups[number], meetings, clock)
             compiler = PassCompiler(
                 costs, self.scenario.simulation.detail == "block", signatures.number(costs.signature), blocks
             )
@@ -259,6 +275,21 @@ class Builder:
         return Program(
             plan, labels.values, tags.values, classes, stage_of, self.schedule, self.cluster, groups, self.stages
         )
+
+    @staticmethod
+    def _clock(plan: Plan, windows: tuple[Window, ...]) -> int | None:
+        """A resource that every kernel of a slow GPU needs in full, None for a healthy one."""
+        if not windows:
+            return None
+        plan.capacities.append(1.0)
+        Builder._change(plan, len(plan.capacities) - 1, windows)
+        return len(plan.capacities) - 1
+
+    @staticmethod
+    def _change(plan: Plan, resource: int, windows: tuple[Window, ...]) -> None:
+        if windows:
+            plan.capacities[resource], later = changes(windows, resource, plan.capacities[resource])
+            plan.changes += later
 
     def _stages_of(self, rank: int) -> dict[tuple[int, int], StageProgram]:
         return {

@@ -32,22 +32,22 @@ class RankClasses:
 def fold(
     first: np.ndarray,
     traffic: Mapping[str, Traffic],
-    meetings: list[np.ndarray],
     neighbours: list[np.ndarray],
     cluster: Cluster,
+    link_marks: np.ndarray,
     enabled: bool,
 ) -> RankClasses:
     """Classes of ranks. `first`: int[ranks], what tells ranks apart from the start (program, device, faults).
 
-    meetings: groups without traffic worth counting, whose members still wait for one another.
+    neighbours: int[ranks] each, the pipeline neighbours. link_marks: int[links], faults that come or go.
     """
     links = cluster.links
     if not enabled:
         of_rank, of_link = np.arange(len(first)), np.arange(len(links))
     else:
-        properties = np.column_stack((links.kind, links.bandwidth))
+        properties = np.column_stack((links.kind, links.bandwidth, link_marks))
         _, link_colour = np.unique(properties, axis=0, return_inverse=True)
-        groups, flows = list(meetings), []
+        groups, flows = [], []
         for entry in traffic.values():
             group = None
             if not entry.kind.startswith("pp"):

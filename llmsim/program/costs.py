@@ -35,6 +35,7 @@ class ClassCosts:
     number: int
     groups: dict[str, ClassGroup]
     meetings: dict[tuple, int]
+    clock: int | None = None  # resource that each kernel of a slow GPU needs in full
     resources: tuple[int, ...] = ()  # all that this class's ops can use, in an order that equal classes share
     signature: tuple = ()  # equal for classes whose steps cost the same
 
@@ -42,6 +43,8 @@ class ClassCosts:
         used = list(resources_of(self.number))
         for place in self.groups.values():
             used += [resource for resource, _ in place.intra + place.inter]
+        if self.clock is not None:
+            used.append(self.clock)
         self.resources = tuple(dict.fromkeys(used))
         where = {resource: index for index, resource in enumerate(self.resources)}
         self.signature = (

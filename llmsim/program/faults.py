@@ -1,0 +1,79 @@
+"""Slow GPUs, slow links and links that are down: marks that keep the ranks apart, and capacities over time.
+
+A fault from the start to the end of the run is part of the cluster; one with a moment changes a capacity then.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmsim.cluster.cluster import Cluster
+from llmsim.engine.plan import CapacityChange
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A capacity is `factor` of itself from `start` to `until` (s; None: to the end)."""
+
+    factor: float
+    start: float
+    until: float | None
+
+
+@dataclass(frozen=True)
+class FaultPlan:
+    """Faults by what they touch. Links that are slow throughout are already so in the cluster."""
+
+    gpus: dict[int, tuple[Window, ...]]
+    links: dict[int, tuple[Window, ...]]
+
+    def marks(self, gpu: np.ndarray) -> np.ndarray:
+        """int[ranks]: 0 for a healthy GPU, else equal numbers for equal faults."""
+        return _numbered(self.gpus, int(gpu.max()) + 1)[gpu]
+
+    def link_marks(self, links: int) -> np.ndarray:
+        """int[links]: as `marks`, of faults that come or go."""
+        return _numbered(self.links, links)
+
+
+def _numbered(windows: dict[int, tuple[Window, ...]], size: int) -> np.ndarray:
+    marks = np.zeros(size, dtype=np.int64)
+    known: dict[tuple[Window, ...], int] = {}
+    for place in sorted(windows):
+        marks[place] = known.setdefault(windows[place], len(known) + 1)
+    return marks
+
+
+def plan_faults(faults: Iterable, cluster: Cluster) -> tuple[FaultPlan, Cluster]:
+    """The faults of a scenario, and the cluster with those links that are slow or down throughout."""
+    gpus: dict[int, tuple[Window, ...]] = {}
+    links: dict[int, tuple[Window, ...]] = {}
+    throughout: dict[int, float] = {}
+    for fault in faults:
+        factor = 0.0 if fault.kind == "link_down" else fault.factor
+        window = Window(factor, fault.start, fault.until)
+        if fault.kind == "slow_gpu":
+            place = cluster.find_gpu(fault.gpu)
+            gpus[place] = (*gpus.get(place, ()), window)
+        elif fault.kind in ("slow_link", "link_down"):
+            for link in cluster.find_link(fault.link).tolist():
+                if window.start == 0 and window.until is None:
+                    throughout[link] = throughout.get(link, 1.0) * factor
+                else:
+                    links[link] = (*links.get(link, ()), window)
+    return FaultPlan(gpus, links), cluster.with_factors(throughout) if throughout else cluster
+
+
+def changes(windows: tuple[Window, ...], resource: int, full: float) -> tuple[float, list[CapacityChange]]:
+    """The capacity of a resource at time 0, and how it changes; overlapping windows multiply."""
+    moments = sorted({0.0, *(w.start for w in windows), *(w.until for w in windows if w.until is not None)})
+
+    def capacity(moment: float) -> float:
+        result = full
+        for window in windows:
+            if window.start <= moment and (window.until is None or moment < window.until):
+                result *= window.factor
+        return result
+
+    return capacity(0.0), [CapacityChange(moment, resource, capacity(moment)) for moment in moments[1:]]
