@@ -156,11 +156,12 @@ class Cluster:
             found = [i for i, link in enumerate(every) if fnmatch.fnmatchcase(link, pattern)]
         elif "->" in text:
             found = self._between(*text.split("->", 1))
-        elif "-" in text:
-            a, b = text.split("-", 1)
-            found = sorted({*self._between(a, b), *self._between(b, a)})
         else:
             found = self._touching(text)
+            cuts = [i for i, letter in enumerate(text) if letter == "-"] if not found else []
+            for cut in cuts:  # a user's graph may have dashes in its names
+                a, b = text[:cut], text[cut + 1 :]
+                found = found or sorted({*self._between(a, b), *self._between(b, a)})
         if not len(found):
             raise TopologyError(
                 f"there is no link {name!r} in this cluster; write it like 'node0.nic0', 'node0.gpu1->nvswitch' "
