@@ -89,8 +89,9 @@ def _gemm(row: dict[str, str], device: Gpu, precision: str, framework: str) -> M
     extra = 0.0
     if precision == "fp8" and "quantisation" in row["note"]:
         harness = harness_constants()
-        works.append(MemoryBound(harness["quantise_bytes"] * d["m"] * d["k"], kernels=harness["quantise_kernels"]))
-        extra = d["m"] * harness["quantise_row"].get(framework, 0.0)
+        works.append(MemoryBound(harness["quantise_bytes"] * d["m"] * d["k"]))
+        rows = d["m"] * harness["quantise_row"].get(framework, 0.0)
+        extra = rows + harness["quantise_latency"].get(framework, 0.0)
     seconds = float(row["value"]) * 1e-3
     return _row(row, device, precision, framework, seconds, works, extra=extra)
 
