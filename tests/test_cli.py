@@ -158,9 +158,30 @@ def test_a_bug_is_called_a_bug(monkeypatch, capsys):
         main(["run", "scenarios/quickstart.yaml", "--debug"])
 
 
+def test_a_scenario_from_file_to_json_and_picture(capsys, tmp_path):
+    """Nothing replaced: the whole path."""
+    trace, picture = tmp_path / "trace.csv", tmp_path / "timeline.svg"
+    status, out, err = call(
+        capsys, "run", "scenarios/quickstart.yaml", "--detail", "block", "--json", "--trace", trace, "--plot", picture
+    )
+    assert (status, err) == (0, "")
+    document = json.loads(out)
+    assert document["gpus"] == 8
+    assert sum(document["time_breakdown"].values()) == pytest.approx(document["iteration_time_s"], rel=1e-9)
+    assert picture.stat().st_size > 1000
+    again = tmp_path / "again.png"
+    assert call(capsys, "plot", trace, "--kind", "timeline", "-o", again)[0] == 0
+    assert again.stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
     "command, first, key",
-    [("models", "gpt3-175b", "parameters"), ("gpus", "h100-sxm", "peak_flops"), ("topologies", "dgx-h100", "gpus")],
+    [
+        ("models", "gpt3-175b", "parameters"),
+        ("gpus", "h100-sxm", "peak_flops"),
+        ("topologies", "dgx-h100", "gpus"),
+        ("schedules", "zb-h1", "description"),
+    ],
 )
 def test_catalogue_commands(capsys, command, first, key):
     status, out, _ = call(capsys, command)

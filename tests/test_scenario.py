@@ -197,3 +197,22 @@ def test_shipped_scenarios_are_valid_and_say_where_they_come_from(name):
     assert scenario.warnings == ()
     comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any("Lesson:" in line for line in comment)
+
+
+def test_every_registered_schedule_can_be_asked_for(tmp_path):
+    from llmsim.parallel.schedules import default_chunks, schedules
+
+    for name in schedules():
+        chunks = default_chunks(name)
+        plan = {"pp": 4, "vpp": chunks, "schedule": name, "stage_layers": [32] + [0] * (4 * chunks - 1)}
+        assert Scenario(**MINIMAL | {"parallelism": plan}).resolve().schedule == name
+
+
+def test_a_schedule_table_lies_beside_the_scenario(tmp_path):
+    rows = ["rank,kind,stage,micro_batch", "0,F,0,0", "0,BW,0,0", "1,F,1,0", "1,BW,1,0"]
+    (tmp_path / "mine.csv").write_text("\n".join(rows))
+    mapping = MINIMAL | {"parallelism": {"pp": 2, "schedule": "mine.csv"}, "training": {"global_batch": 4}}
+    path = write(tmp_path, json.dumps(mapping))
+    assert load_scenario(path).resolve().schedule == str(tmp_path / "mine.csv")
+    with pytest.raises(ScenarioError, match="micro_batches: 2 is asked for"):
+        load_scenario(path, ["training.global_batch=8"])

@@ -117,7 +117,7 @@ BAD = [
     ),
     ({"parallelism.stage_layers": [16, 8, 8]}, "parallelism.stage_layers", ["has 3 entries", "= 2"]),
     ({"parallelism.stage_layers": [16, 15]}, "parallelism.stage_layers", ["adds up to 31", "32 layers"]),
-    ({"parallelism.vpp": 2}, "parallelism.vpp", ["2 needs a schedule with chunks", "interleaved"]),
+    ({"parallelism.vpp": 2}, "parallelism.vpp", ["2 does not fit schedule '1f1b'", "interleaved"]),
     ({"parallelism.schedule": "interleaved"}, "parallelism.vpp", ["at least 2 chunks"]),
     (
         {"parallelism": {"tp": 2, "pp": 1, "vpp": 2, "schedule": "interleaved"}},
@@ -127,8 +127,16 @@ BAD = [
     (
         {"parallelism.schedule": "interleaved", "parallelism.vpp": 2, "training.global_batch": 20},
         "parallelism.schedule",
-        ["5 micro-batches over pp 2"],
+        ["5 micro-batches over 2 stages"],
     ),
+    ({"parallelism.schedule": "zb-v"}, "parallelism.vpp", ["1 does not fit schedule 'zb-v'", "expected 2"]),
+    ({"parallelism.schedule": "dualpipe", "parallelism.vpp": 2}, "parallelism.vpp", ["dualpipe", "expected 1"]),
+    (
+        {"parallelism.schedule": "dualpipe", "training.global_batch": 8},
+        "parallelism.schedule",
+        ["at least 2 micro-batches per stage", "expected at least 4"],
+    ),
+    ({"parallelism.schedule": "nowhere.csv"}, "parallelism.schedule", ["'nowhere.csv' cannot be read"]),
     (
         {"training.recompute": {"mode": "full", "layers": 17}},
         "training.recompute.layers",

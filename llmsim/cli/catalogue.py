@@ -135,8 +135,8 @@ def topologies(as_json: bool) -> None:
 @AS_JSON
 def schedules(as_json: bool) -> None:
     """Pipeline schedules that `parallelism.schedule` can name."""
-    from llmsim.parallel import schedules as registry
+    from llmsim.parallel.schedules import schedules as registered
 
-    rows = [{"name": name, "description": registry.describe(name)} for name in registry.schedules()]
+    rows = [{"name": name, "description": about} for name, about in registered().items()]
     columns: dict[str, Cell] = {"schedule": lambda r: r["name"], "what it does": lambda r: r["description"]}
     _show(rows, columns, as_json, 2, "A path to a .csv table of ops works too.")

@@ -46,13 +46,13 @@ def headline(scenario: "Scenario", metrics: dict[str, Any]) -> list[str]:
     resolved, training = scenario.resolve(), scenario.training
     layout = metrics["layout"]
     degrees = [f"{axis} {layout[axis]}" for axis in ("tp", "cp", "ep", "pp", "vpp", "dp") if layout.get(axis, 1) > 1]
-    nodes = f"{resolved.nodes} node{'s' if resolved.nodes > 1 else ''}"
+    nodes = _many(resolved.nodes, "node")
     pipeline = f", {scenario.parallelism.schedule}" if layout["pp"] > 1 else ""
     return [
         f"{metrics['name']}: {resolved.architecture.name} ({counted(metrics['parameters'])} parameters) on "
         f"{metrics['gpus']} × {resolved.topology.gpu.label}, {nodes} of {resolved.topology.name}",
         f"{' · '.join(degrees) or 'one GPU'}{pipeline}; {training.global_batch} sequences of {training.seq_len} tokens "
-        f"in {layout['micro_batches']} micro-batches of {training.micro_batch}, {training.precision}",
+        f"in {_many(layout['micro_batches'], 'micro-batch')} of {training.micro_batch}, {training.precision}",
     ]
 
 
@@ -119,9 +119,14 @@ def _print_memory(out: "Console", metrics: dict[str, Any]) -> None:
 def _simulated(simulation: dict[str, Any]) -> str:
     events, classes, ranks = simulation.get("events", 0), simulation.get("classes"), simulation.get("ranks")
     return (
-        f"simulated {ranks:,} ranks as {classes:,} classes: {events:,} events in "
+        f"simulated {_many(ranks, 'rank')} as {_many(classes, 'class')}: {events:,} events in "
         f"{format_seconds(simulation['wall_s'])}, detail {simulation['detail']}"
     )
+
+
+def _many(number: int, noun: str) -> str:
+    ending = "" if number == 1 else "es" if noun.endswith(("s", "ch")) else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def counted(number: float | None) -> str:

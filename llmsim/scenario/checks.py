@@ -12,7 +12,7 @@ from functools import cached_property
 from math import gcd
 from typing import TYPE_CHECKING
 
-from llmsim.errors import UserError, nearest
+from llmsim.errors import UserError
 from llmsim.parallel.layout import Layout
 
 if TYPE_CHECKING:
@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 
 Found = Iterator[tuple[str, str]]
 
-CHUNKED = ("interleaved", "looped-bfs", "zb-v", "dualpipe-v")  # schedules that place several chunks on a rank
-TWO_CHUNKS = ("zb-v", "dualpipe-v")
-SCHEDULES = ("gpipe", "1f1b", *CHUNKED[:2], "zb-h1", "zb-h2", *TWO_CHUNKS, "dualpipe")
-
-
 @dataclass
 class Subject:
     """The scenario with its names looked up; `dp` and `layout` exist once the grid checks have passed."""
@@ -34,6 +29,7 @@ class Subject:
     scenario: Scenario
     architecture: Architecture
     topology: Topology
+    schedule: str  # a registered name, or the path of a table as found from here
 
     @property
     def gpus_per_node(self) -> int:
@@ -203,60 +199,33 @@ def check_experts(s: Subject) -> Found:
 # -- pipeline ------------------------------------------------------------------------------------------------------
 
 
-def check_schedule_name(s: Subject) -> Found:
-    name = s.scenario.parallelism.schedule
-    known = (*SCHEDULES, *_registered())
-    if name not in known and not _is_table(name):
-        hint = nearest(name, known)
-        yield (
-            "parallelism.schedule",
-            f"{name!r} is not known; expected one of {', '.join(dict.fromkeys(known))}, or a .csv table{hint}",
-        )
+def check_schedule(s: Subject) -> Found:
+    """The registry's own rules on the name, the chunks and the micro-batches; a table is read and checked."""
+    from llmsim.parallel.schedules import check_schedule as check_registered
+    from llmsim.parallel.schedules import schedule as find_schedule
+
+    p = s.scenario.parallelism
+    try:
+        if is_schedule_table(p.schedule):
+            find_schedule(s.schedule, p.pp, s.micro_batches, p.vpp)
+        else:
+            check_registered(p.schedule, p.pp, s.micro_batches, p.vpp)
+    except UserError as error:
+        text = str(error)
+        if text.startswith("chunks: "):
+            yield "parallelism.vpp", text.removeprefix("chunks: ")
+        else:
+            yield "parallelism.schedule", text
 
 
 def check_chunks(s: Subject) -> Found:
     p = s.scenario.parallelism
-    if p.schedule == "interleaved" and p.vpp == 1:
+    if p.schedule.startswith("interleaved") and p.vpp == 1:
         yield "parallelism.vpp", "1 is no interleaving; the schedule interleaved needs at least 2 chunks per rank"
-    elif p.schedule in TWO_CHUNKS and p.vpp != 2:
-        yield "parallelism.vpp", f"{p.vpp} does not fit the schedule {p.schedule}; expected 2 chunks per rank"
-    elif p.schedule in SCHEDULES and p.schedule not in CHUNKED and p.vpp > 1:
-        accepted = ", ".join(CHUNKED)
-        yield "parallelism.vpp", f"{p.vpp} needs a schedule with chunks ({accepted}); {p.schedule} has one chunk"
-    if p.vpp > 1 and p.pp == 1:
+    elif p.schedule == "dualpipe" and p.vpp == 2:
+        yield "parallelism.vpp", "2 does not fit the schedule dualpipe, whose directions share one cut; expected 1"
+    elif p.vpp > 1 and p.pp == 1:
         yield "parallelism.vpp", f"{p.vpp} chunks per rank need a pipeline, but pp is 1; expected vpp 1 or pp above 1"
-
-
-def check_schedule_runs(s: Subject) -> Found:
-    """The registry's own rule on stages, micro-batches and chunks."""
-    p = s.scenario.parallelism
-    if p.pp == 1 or p.schedule not in _registered():
-        return
-    from llmsim.parallel import schedules
-
-    validate = getattr(schedules, "check_schedule", None)
-    if validate is None:
-        return
-    try:
-        validate(p.schedule, p.pp, s.micro_batches, p.vpp)
-    except UserError as error:
-        yield "parallelism.schedule", str(error)
-
-
-def check_interleaved_micro_batches(s: Subject) -> Found:
-    """Groups of micro-batches must be equal: m a multiple of max(1, m // pp)."""
-    p, m = s.scenario.parallelism, s.micro_batches
-    if p.schedule != "interleaved" or p.pp == 1 or p.vpp == 1:
-        return
-    rounds = max(1, m // p.pp)
-    if m % rounds:
-        good = [n for n in range(1, 2 * m + p.pp) if n % max(1, n // p.pp) == 0]
-        near = min(good, key=lambda n: abs(n - m))
-        yield (
-            "parallelism.schedule",
-            f"interleaved cannot order {m} micro-batches over pp {p.pp}: they do not split into {rounds} equal groups; "
-            f"expected a multiple of pp, or such as {near} micro-batches",
-        )
 
 
 def check_stage_layers(s: Subject) -> Found:
@@ -390,39 +359,24 @@ Wants = Callable[["Scenario", "Architecture | None"], bool]
 
 # (key, whether the scenario asks for it, what is not supported yet)
 NOT_YET: tuple[tuple[str, Wants, str], ...] = (
-    ("parallelism.zero", lambda s, a: s.parallelism.zero > 1, "zero 2 and 3"),
-    ("parallelism.hsdp", lambda s, a: s.parallelism.hsdp is not None, "hsdp"),
-    ("parallelism.cp", lambda s, a: s.parallelism.cp > 1, "context parallelism (cp above 1)"),
-    ("parallelism.ep", lambda s, a: s.parallelism.ep > 1, "expert parallelism (ep above 1)"),
-    ("model", lambda s, a: a is not None and a.moe is not None, "a mixture of experts"),
-    ("model", lambda s, a: a is not None and a.mla is not None, "multi-head latent attention"),
     ("model", lambda s, a: a is not None and a.encoder is not None, "a vision encoder"),
-    ("training.precision", lambda s, a: s.training.precision == "fp8", "fp8 training"),
-    ("training.optimizer", lambda s, a: s.training.optimizer in ("adafactor", "muon"), "this optimizer"),
-    ("training.overlap.tp", lambda s, a: s.training.overlap.tp, "overlap of tensor-parallel communication"),
-    ("training.accumulate_locally", lambda s, a: not s.training.accumulate_locally, "reducing every micro-batch"),
     ("training.offload.optimizer", lambda s, a: s.training.offload.optimizer != "none", "offloading"),
     ("training.offload.activations", lambda s, a: s.training.offload.activations != "none", "offloading"),
     ("training.offload.parameters", lambda s, a: s.training.offload.parameters != "none", "offloading"),
     ("data.storage", lambda s, a: s.data.storage is not None, "a data loader that reads from storage"),
     ("simulation.jitter", lambda s, a: s.simulation.jitter > 0, "jitter"),
-    ("faults", lambda s, a: bool(s.faults), "faults"),
+    (
+        "faults",
+        lambda s, a: any(f.kind not in ("slow_gpu", "slow_link", "link_down") for f in s.faults),
+        "this kind of fault",
+    ),
 )
-_SCHEDULES_NOW = ("gpipe", "1f1b", "interleaved")
-
-
-def check_schedule_supported(s: Subject) -> Found:
-    name = s.scenario.parallelism.schedule
-    supported = _registered() or _SCHEDULES_NOW
-    if (name in SCHEDULES or _is_table(name)) and name not in supported:
-        yield "parallelism.schedule", f"{name!r}: this schedule is not supported yet; use {', '.join(supported)}"
 
 
 GRID_CHECKS = (check_gpus_per_node, check_network_exists, check_grid)
 CHECKS = (
     *(check_batch, check_sequence, check_heads, check_kv_heads, check_ffn, check_experts),
-    *(check_schedule_name, check_schedule_supported, check_chunks, check_schedule_runs),
-    *(check_interleaved_micro_batches, check_stage_layers, check_recompute_layers, check_hsdp, check_precision),
+    *(check_schedule, check_chunks, check_stage_layers, check_recompute_layers, check_hsdp, check_precision),
     check_faults,
 )
 WARNINGS = (warn_tensor_across_nodes, warn_positions)
@@ -444,16 +398,9 @@ def run_warnings(subject: Subject) -> list[tuple[str, str]]:
     return [warning for warn in WARNINGS for warning in warn(subject)]
 
 
-def _registered() -> tuple[str, ...]:
-    """Names of the schedules that exist."""
-    from llmsim.parallel import schedules
-
-    names = getattr(schedules, "schedules", None)
-    return tuple(names()) if callable(names) else ()
-
-
-def _is_table(name: str) -> bool:
-    return name.endswith(".csv")
+def is_schedule_table(name: str) -> bool:
+    """Whether a schedule is a user's file and not a name."""
+    return name.lower().endswith((".csv", ".json"))
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:

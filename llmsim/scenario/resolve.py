@@ -11,7 +11,14 @@ from llmsim.cluster.topology import Topology, load_topology
 from llmsim.errors import ScenarioError, UserError
 from llmsim.model.architecture import Architecture, architecture_from_mapping
 from llmsim.parallel.layout import Layout
-from llmsim.scenario.checks import Subject, run_checks, run_grid_checks, run_not_yet, run_warnings
+from llmsim.scenario.checks import (
+    Subject,
+    is_schedule_table,
+    run_checks,
+    run_grid_checks,
+    run_not_yet,
+    run_warnings,
+)
 from llmsim.scenario.origin import Origin
 
 if TYPE_CHECKING:
@@ -22,11 +29,15 @@ _TOPOLOGY_FILES = (".yaml", ".yml", ".json", ".graphml", ".xml")
 
 @dataclass(frozen=True)
 class Resolved:
-    """`gpus` = nodes × gpus_per_node = layout.ranks; `warnings` are sentences without a line break."""
+    """`gpus` = nodes × gpus_per_node = layout.ranks; `warnings` are sentences without a line break.
+
+    schedule: a name of `llmsim.parallel.schedules`, or the path of a table, relative to where llmsim was called.
+    """
 
     architecture: Architecture
     topology: Topology
     layout: Layout
+    schedule: str
     nodes: int
     gpus_per_node: int
     warnings: tuple[str, ...] = ()
@@ -53,14 +64,24 @@ def resolve(scenario: Scenario, origin: Origin, sibling: Scenario | None = None)
     faults += run_not_yet(scenario, architecture)
     if architecture is None or topology is None:
         raise _error(faults, origin)
-    subject = Subject(scenario, architecture, topology)
+    schedule = scenario.parallelism.schedule
+    schedule = str(_beside(schedule, origin)) if is_schedule_table(schedule) else schedule
+    subject = Subject(scenario, architecture, topology, schedule)
     grid_faults = run_grid_checks(subject)
     # Without a rank grid the other checks have nothing to divide by.
     faults += grid_faults or run_checks(subject)
     if faults:
         raise _error(faults, origin)
     warnings = tuple(origin.sentence(key, text) for key, text in run_warnings(subject))
-    return Resolved(architecture, topology, subject.layout(), scenario.cluster.nodes, subject.gpus_per_node, warnings)
+    return Resolved(
+        architecture=architecture,
+        topology=topology,
+        layout=subject.layout(),
+        schedule=schedule,
+        nodes=scenario.cluster.nodes,
+        gpus_per_node=subject.gpus_per_node,
+        warnings=warnings,
+    )
 
 
 def _error(faults: list[tuple[str, str]], origin: Origin) -> ScenarioError:
