@@ -4,10 +4,13 @@ import textwrap
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmsim.cli import main
 from llmsim.errors import ScenarioError, UserError
 from llmsim.scenario import Scenario, load_scenario
+from llmsim.scenario.complaints import known_keys
 
 GOOD = """\
 name: good
@@ -319,3 +322,24 @@ def test_the_command_line_ends_with_status_2_and_no_traceback(tmp_path, capsys, 
     assert out == ""
     assert "Traceback" not in err
     assert settings[1] in err
+
+
+odd_words = st.sampled_from(["", "none", "8", "1e400", "[", "ü"])
+odd_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 130) | st.floats() | odd_words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["mode", "kind", "gpu", "x"]), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(known_keys(Scenario)), odd_values, min_size=1, max_size=3))
+def test_whatever_is_said_the_answer_is_a_scenario_or_sentences(values):
+    good = load_from_text(GOOD)
+    try:
+        changed = good.with_values(values)
+    except ScenarioError as error:
+        assert str(error)
+        assert all(": " in line for line in sentences(error))
+    else:
+        assert changed.resolve().gpus == changed.resolve().layout.ranks

@@ -6,71 +6,17 @@ promises and the simulator cannot do; a row goes when its capability comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
 from math import gcd
 from typing import TYPE_CHECKING
 
 from llmsim.errors import UserError
-from llmsim.parallel.layout import Layout
+from llmsim.scenario.check_faults import check_faults
+from llmsim.scenario.subject import Found, Subject
 
 if TYPE_CHECKING:
-    from llmsim.cluster.topology import Topology
     from llmsim.model.architecture import Architecture
     from llmsim.scenario.schema import Scenario
-
-Found = Iterator[tuple[str, str]]
-
-@dataclass
-class Subject:
-    """The scenario with its names looked up; `dp` and `layout` exist once the grid checks have passed."""
-
-    scenario: Scenario
-    architecture: Architecture
-    topology: Topology
-    schedule: str  # a registered name, or the path of a table as found from here
-
-    @property
-    def gpus_per_node(self) -> int:
-        return self.scenario.cluster.gpus_per_node or self.topology.node.gpus
-
-    @property
-    def gpus(self) -> int:
-        return self.scenario.cluster.nodes * self.gpus_per_node
-
-    @property
-    def model_parallel(self) -> int:
-        """Ranks of one data-parallel replica."""
-        p = self.scenario.parallelism
-        return p.tp * p.cp * p.pp
-
-    @property
-    def dp(self) -> int:
-        return self.gpus // self.model_parallel
-
-    @property
-    def micro_batches(self) -> int:
-        training = self.scenario.training
-        return training.global_batch // (training.micro_batch * self.dp)
-
-    @cached_property
-    def model_name(self) -> str:
-        return self.architecture.name
-
-    def layout(self) -> Layout:
-        p = self.scenario.parallelism
-        return Layout(
-            tp=p.tp,
-            pp=p.pp,
-            dp=self.dp,
-            cp=p.cp,
-            ep=p.ep,
-            vpp=p.vpp,
-            micro_batches=self.micro_batches,
-            order=p.order,
-            shard=(p.hsdp or self.dp) * p.cp,
-        )
 
 
 # -- the rank grid -------------------------------------------------------------------------------------------------
@@ -203,10 +149,11 @@ def check_schedule(s: Subject) -> Found:
     """The registry's own rules on the name, the chunks and the micro-batches; a table is read and checked."""
     from llmsim.parallel.schedules import check_schedule as check_registered
     from llmsim.parallel.schedules import schedule as find_schedule
+    from llmsim.parallel.schedules.registry import is_table
 
     p = s.scenario.parallelism
     try:
-        if is_schedule_table(p.schedule):
+        if is_table(p.schedule):
             find_schedule(s.schedule, p.pp, s.micro_batches, p.vpp)
         else:
             check_registered(p.schedule, p.pp, s.micro_batches, p.vpp)
@@ -293,46 +240,6 @@ def check_precision(s: Subject) -> Found:
         yield "training.precision", f"{precision!r} is not something a {gpu.label} computes in; expected {accepted}"
 
 
-# -- faults --------------------------------------------------------------------------------------------------------
-
-_TARGET = {"slow_gpu": "gpu", "gpu_down": "gpu", "slow_link": "link", "link_down": "link", "node_down": "node"}
-
-
-def check_faults(s: Subject) -> Found:
-    for position, fault in enumerate(s.scenario.faults):
-        key, wanted = f"faults.{position}", _TARGET.get(fault.kind, "node")
-        for name in ("gpu", "node", "link"):
-            value = getattr(fault, name)
-            if value is not None and name != wanted:
-                yield f"{key}.{name}", f"{value!r} does not go with kind {fault.kind}; expected the key {wanted}"
-        target = getattr(fault, wanted)
-        if target is None and fault.kind in _TARGET:
-            example = {"gpu": "node0.gpu3", "link": "node0.nic2", "node": "node0"}[wanted]
-            yield f"{key}.{wanted}", f"missing; {fault.kind} needs it, such as {wanted}: {example}"
-        elif target is not None:
-            yield from _missing_target(s, key, wanted, target)
-        if fault.kind in ("slow_gpu", "slow_link") and fault.factor is None:
-            yield f"{key}.factor", f"missing; {fault.kind} needs the share of speed that is left, such as 0.8"
-        if fault.until is not None and fault.until <= fault.start:
-            yield f"{key}.until", f"{fault.until:g} s is not after from {fault.start:g} s"
-
-
-def _missing_target(s: Subject, key: str, wanted: str, target: str) -> Found:
-    from llmsim.cluster.cluster import Cluster
-
-    if wanted == "node":
-        last = s.scenario.cluster.nodes - 1
-        number = target.removeprefix("node")
-        if not number.isdigit() or int(number) > last:
-            yield f"{key}.node", f"there is no node {target!r} in this cluster; names go from node0 to node{last}"
-        return
-    cluster = Cluster(s.topology, s.scenario.cluster.nodes, s.scenario.cluster.gpus_per_node)
-    try:
-        cluster.find_gpu(target) if wanted == "gpu" else cluster.find_link(target)
-    except UserError as error:
-        yield f"{key}.{wanted}", str(error)
-
-
 # -- allowed, but probably not meant -------------------------------------------------------------------------------
 
 
@@ -396,11 +303,6 @@ def run_checks(subject: Subject) -> list[tuple[str, str]]:
 
 def run_warnings(subject: Subject) -> list[tuple[str, str]]:
     return [warning for warn in WARNINGS for warning in warn(subject)]
-
-
-def is_schedule_table(name: str) -> bool:
-    """Whether a schedule is a user's file and not a name."""
-    return name.lower().endswith((".csv", ".json"))
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:

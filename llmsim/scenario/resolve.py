@@ -11,19 +11,14 @@ from llmsim.cluster.topology import Topology, load_topology
 from llmsim.errors import ScenarioError, UserError
 from llmsim.model.architecture import Architecture, architecture_from_mapping
 from llmsim.parallel.layout import Layout
-from llmsim.scenario.checks import (
-    Subject,
-    is_schedule_table,
-    run_checks,
-    run_grid_checks,
-    run_not_yet,
-    run_warnings,
-)
+from llmsim.scenario.checks import run_checks, run_grid_checks, run_not_yet, run_warnings
 from llmsim.scenario.origin import Origin
+from llmsim.scenario.subject import Subject
 
 if TYPE_CHECKING:
     from llmsim.scenario.schema import Scenario
 
+_SCHEDULE_TABLES = (".csv", ".json")
 _TOPOLOGY_FILES = (".yaml", ".yml", ".json", ".graphml", ".xml")
 
 
@@ -65,7 +60,7 @@ def resolve(scenario: Scenario, origin: Origin, sibling: Scenario | None = None)
     if architecture is None or topology is None:
         raise _error(faults, origin)
     schedule = scenario.parallelism.schedule
-    schedule = str(_beside(schedule, origin)) if is_schedule_table(schedule) else schedule
+    schedule = str(_beside(schedule, origin)) if schedule.lower().endswith(_SCHEDULE_TABLES) else schedule
     subject = Subject(scenario, architecture, topology, schedule)
     grid_faults = run_grid_checks(subject)
     # Without a rank grid the other checks have nothing to divide by.

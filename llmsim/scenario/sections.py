@@ -51,7 +51,7 @@ class ClusterSection(Section):
     """The cluster: a topology file, and how much of it is used."""
 
     topology: Text = Field(examples=["dgx-h100"])
-    nodes: Count = 1
+    nodes: whole(1, 10**6) = 1
     gpus_per_node: Count | None = None
     overrides: Annotated[dict[str, Any], BeforeValidator(_flat)] = {}
 
