@@ -1,0 +1,1 @@
+"""Published training runs, simulated and compared with what was measured."""

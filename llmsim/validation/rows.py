@@ -1,0 +1,286 @@
+"""A row of the published tables as a scenario. The only place that knows what the columns mean.
+
+What a framework does, what a model family looks like and which cluster a network column names is data:
+`catalogue/measured/frameworks.yaml`. Nothing here depends on what was measured.
+"""
+
+import csv
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Annotated, Any
+
+from llmsim.errors import CatalogueError, nearest
+
+if TYPE_CHECKING:
+    from llmsim.scenario import Scenario
+
+TABLES = ("training_3d", "training_fsdp")
+Row = Mapping[str, str]
+
+_NARROW = {"mxfp8": "fp8", "fp8-cs": "fp8", "fp8-mx": "fp8"}  # scaling recipes of one arithmetic
+_RATE = re.compile(r"(\d+) ?(Gb/s|GB/s)")
+_PORTS = re.compile(r"(?:x(\d+)/node|^\D*(\d+)x\d+ ?Gb)")
+
+
+@lru_cache(maxsize=1)
+def traits() -> dict[str, Any]:
+    """The data of `frameworks.yaml`."""
+    import yaml
+
+    text = files("llmsim.catalogue").joinpath("measured/frameworks.yaml").read_text("utf-8")
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+@lru_cache(maxsize=1)
+def published_rows() -> tuple[dict[str, str], ...]:
+    """Every published run that ships, as its table's columns (text; empty where not stated)."""
+    folder = files("llmsim.catalogue").joinpath("measured")
+    return tuple(
+        row
+        for name in TABLES
+        for row in csv.DictReader(folder.joinpath(f"{name}.csv").read_text("utf-8").splitlines())
+    )
+
+
+def find_row(row_id: str) -> dict[str, str]:
+    """The row of this id; raises `CatalogueError` with the nearest known id."""
+    known = {row["id"]: row for row in published_rows()}
+    if row_id not in known:
+        raise CatalogueError(f"no published run has the id {row_id!r}{nearest(row_id, known)}")
+    return known[row_id]
+
+
+def scenario_of(row_id: str, detail: str = "block") -> "Scenario":
+    """The scenario of a published run. Raises the `UserError` of what llmsim cannot express."""
+    from llmsim.scenario import Scenario
+
+    return Scenario(**scenario_mapping(find_row(row_id), detail))
+
+
+def scenario_text(row_id: str) -> str:
+    """The scenario of a published run as a YAML file, with its reference and measured time in front."""
+    import yaml
+
+    row = find_row(row_id)
+    body = yaml.safe_dump(scenario_mapping(row, "kernel"), sort_keys=False, default_flow_style=None, width=100)
+    return f"# {row['reference']}\n# measured: {float(row['iteration_time_s']):g} s an iteration\n{body}"
+
+
+def framework_of(row: Row) -> str:
+    """Name of the framework whose traits a row gets."""
+    source = source_of(row)
+    for name, entry in traits()["frameworks"].items():
+        if re.search(entry["source"], source):
+            return name
+    raise CatalogueError(f"no framework of frameworks.yaml matches the source {source!r}")
+
+
+def source_of(row: Row) -> str:
+    return row.get("source") or row.get("source_repo", "")
+
+
+def scenario_mapping(row: Row, detail: str = "block") -> dict[str, Any]:
+    """The keys of a scenario file for a row of the tables (all values text, as csv gives them)."""
+    framework = traits()["frameworks"][framework_of(row)]
+    mapping: dict[str, Any] = {
+        "name": row["id"],
+        "model": _model(row),
+        "cluster": _cluster(row),
+        "parallelism": _parallelism(row),
+        "training": _training(row),
+        "simulation": {"detail": detail},
+    }
+    mapping = _merged(mapping, framework["scenario"])
+    for rule in framework.get("when", ()):
+        if re.search(rule["match"], row.get(rule["column"]) or ""):
+            mapping = _merged(mapping, rule["scenario"])
+    counts = _stage_layers(row, framework.get("split", "edges"))
+    if counts:
+        mapping["parallelism"]["stage_layers"] = counts
+    if not _names_fusions():
+        mapping["training"]["fused"] = mapping["training"]["fused"] is True or "norm" in mapping["training"]["fused"]
+    return mapping
+
+
+@lru_cache(maxsize=1)
+def _names_fusions() -> bool:
+    """Whether a scenario may list the kernels that are fused, rather than say all or none."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from llmsim.scenario.sections import TrainingSection
+
+    field = TrainingSection.model_fields["fused"]
+    try:
+        TypeAdapter(Annotated[(field.annotation, *field.metadata)]).validate_python(["norm"])
+    except ValidationError:
+        return False
+    return True
+
+
+def _merged(mapping: dict[str, Any], fragment: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(mapping)
+    for key, value in fragment.items():
+        nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value) if nested else value
+    return result
+
+
+def _number(row: Row, key: str, default: int = 0) -> int:
+    return int(float(row.get(key) or default))
+
+
+# -- the model -----------------------------------------------------------------------------------------------------
+
+
+def _model(row: Row) -> str | dict[str, Any]:
+    name = row["model_name"]
+    family = next(entry for entry in traits()["families"] if re.search(entry["match"], name))
+    if "catalogue" in family:
+        return family["catalogue"]
+    shape: dict[str, Any] = {key: _number(row, key) for key in ("layers", "hidden", "heads", "vocab")}
+    shape |= {key: _number(row, key) for key in ("kv_heads", "ffn_hidden") if _number(row, key)}
+    shape |= {key: bool(_number(row, key)) for key in ("gated_mlp", "tied_embeddings")}
+    if _number(row, "n_experts") > 1:
+        shape["moe"] = {
+            "experts": _number(row, "n_experts"),
+            "top_k": _number(row, "top_k"),
+            "expert_ffn_hidden": _number(row, "expert_ffn"),
+        }
+    return shape | family["model"]
+
+
+# -- the cluster ---------------------------------------------------------------------------------------------------
+
+
+def _cluster(row: Row) -> dict[str, Any]:
+    data, network = traits(), row.get("internode_network") or ""
+    if row["gpu"] not in data["nodes"]:
+        raise CatalogueError(f"gpu {row['gpu']!r} has no node{nearest(row['gpu'], data['nodes'])}")
+    node = data["nodes"][row["gpu"]]
+    special = next((entry for entry in data["networks"] if re.search(entry["match"], network)), {})
+    topology = special.get("topology", node["topology"])
+    overrides = dict(node.get("overrides", {})) | special.get("overrides", {})
+    gpus = _number(row, "n_gpus")
+    nodes, used = _nodes(gpus, _domain(topology))
+    if nodes > 1 and "topology" not in special:
+        overrides |= _nics(network, topology)
+    cluster: dict[str, Any] = {"topology": topology, "nodes": nodes}
+    if used != _domain(topology):
+        cluster["gpus_per_node"] = used
+    return cluster | ({"overrides": overrides} if overrides else {})
+
+
+@lru_cache(maxsize=32)
+def _topology(name: str):
+    from llmsim.cluster.topology import load_topology
+
+    return load_topology(name)
+
+
+def _domain(topology: str) -> int:
+    return _topology(topology).node.gpus
+
+
+def _nodes(gpus: int, domain: int) -> tuple[int, int]:
+    """(nodes, GPUs used in each): as few nodes as hold equal shares."""
+    nodes = -(-gpus // domain)
+    while gpus % nodes:
+        nodes += 1
+    return nodes, gpus // nodes
+
+
+def _nics(network: str, topology: str) -> dict[str, Any]:
+    """Overrides for a network column that says other NICs than the topology has; a rate alone is one GPU's."""
+    rate = _RATE.search(network)
+    if not rate:
+        return {}
+    bits = float(rate[1]) * (1.0 if rate[2] == "Gb/s" else 8.0)
+    node = _topology(topology).node
+    if "per node" in network:
+        bits /= node.nics
+    ports = _PORTS.search(network)
+    count = int(ports[1] or ports[2]) if ports else node.nics
+    overrides: dict[str, Any] = {}
+    if count != node.nics and node.gpus <= 8:
+        overrides["node.nics"] = count
+    if abs(bits * 1e9 / 8 / node.nic.bandwidth - 1) > 0.01:
+        overrides["node.nic.bandwidth"] = f"{bits:g} Gbps"
+    return overrides
+
+
+# -- the layout ----------------------------------------------------------------------------------------------------
+
+
+def _parallelism(row: Row) -> dict[str, Any]:
+    degrees = {key: _number(row, key, 1) for key in ("tp", "pp", "vpp", "cp", "ep")}
+    if degrees["pp"] == 1:
+        degrees["vpp"] = 1
+    degrees["sequence_parallel"] = bool(_number(row, "sequence_parallel"))
+    if "sequence_parallel" not in row:
+        degrees["sequence_parallel"] = degrees["tp"] > 1
+    degrees["schedule"] = "interleaved" if degrees["vpp"] > 1 else "1f1b"
+    return degrees
+
+
+def _stage_layers(row: Row, split: str) -> list[int] | None:
+    """Layers of each virtual stage where they are not equal.
+
+    `edges`: embedding and head count as one layer each when only that comes out even (Megatron's
+    account-for-embedding-and-loss, DeepSpeed's type:transformer|embedding, torchtitan). `cost`: nanotron's blocks.
+    """
+    layers, stages = _number(row, "layers"), _number(row, "pp", 1) * _number(row, "vpp", 1)
+    if stages == 1:
+        return None
+    if split == "cost":
+        counts = _balanced(row, layers, stages)
+    elif layers % stages == 0:
+        return None
+    elif (layers + 2) % stages == 0:
+        counts = [(layers + 2) // stages] * stages
+        counts[0] -= 1
+        counts[-1] -= 1
+    else:
+        counts = [layers // stages + (number < layers % stages) for number in range(stages)]
+    return None if len(set(counts)) == 1 else counts
+
+
+def _balanced(row: Row, layers: int, stages: int) -> list[int]:
+    """Blocks in order, the next stage beginning behind the block that passes its share of the parameters."""
+    hidden, ffn = _number(row, "hidden"), _number(row, "ffn_hidden")
+    layer, head = 4 * hidden**2 + 3 * hidden * ffn, _number(row, "vocab") * hidden
+    counts, stage, total = [0] * stages, 0, layers * layer + head
+    for number in range(layers):
+        counts[stage] += 1
+        if (number + 1) * layer > total * (stage + 1) / stages:
+            stage += 1
+    return counts
+
+
+# -- the training --------------------------------------------------------------------------------------------------
+
+
+def _training(row: Row) -> dict[str, Any]:
+    precision = row["precision"].split(" ")[0]
+    return {
+        "seq_len": _number(row, "seq_len"),
+        "global_batch": _number(row, "global_batch_sequences"),
+        "micro_batch": _number(row, "micro_batch"),
+        "precision": _NARROW.get(precision, precision),
+        "recompute": _recompute(row),
+    }
+
+
+def _recompute(row: Row) -> str | dict[str, Any]:
+    text = row.get("recompute") or "none"
+    mode = next((mode for mode in ("full", "selective") if text.startswith(mode)), "none")
+    if mode != "selective":
+        return mode
+    notes = row.get("overlap_notes") or ""
+    if "per-op" in notes:
+        return "selective"
+    if framework_of(row) == "torchtitan":  # every second block whole
+        return {"mode": "full", "layers": max(1, _number(row, "layers") // (2 * _number(row, "pp", 1)))}
+    # Recipes that recompute a norm or an activation here and there cost next to nothing; flash attention keeps no scores.
+    return "selective" if "unfused" in (row.get("attention") or "") else "none"
