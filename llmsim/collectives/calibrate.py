@@ -122,9 +122,9 @@ def fit(
                     value = now[key] * factor
                     away = abs(math.log(value / first[key])) - abs(math.log(now[key] / first[key]))
                     _put({key: value})
-                    loss = model.loss() + pull * away
-                    if loss < best - 1e-6:
-                        best, better = model.loss(), True
+                    loss = model.loss()
+                    if loss + pull * away < best - 1e-6:
+                        best, better = loss, True
                         now[key] = value
                         break
                 _put({key: now[key]})
