@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmsim.engine.plan import Item, Lane, Op, Part, Plan
+from llmsim.engine.plan import Item, Lane, Part, Plan
 from llmsim.engine.player import play
 
 
@@ -38,8 +38,3 @@ def measure(capacities: list[float], lanes: dict[str, list[Item]], signals: int)
     seconds = played.end
     demands = tuple((r, min(amount / seconds, capacities[r])) for r, amount in sorted(used.items())) if seconds else ()
     return Measured(seconds, demands, dict(zip(lanes, played.rows)))
-
-
-def is_closed(ops: tuple[Op, ...]) -> bool:
-    """Whether no op meets another class, so that a block of them looks nowhere outside."""
-    return all(op.meeting < 0 for op in ops)

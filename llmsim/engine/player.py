@@ -11,7 +11,7 @@ import numpy as np
 import simpy
 
 from llmsim.engine.fairness import max_min_speeds
-from llmsim.engine.plan import Lane, Op, Plan
+from llmsim.engine.plan import Lane, Plan
 from llmsim.errors import SimulationError
 
 _SLACK = 1.0 + 1e-7  # a resource counts as oversubscribed beyond this, so that rounding does not

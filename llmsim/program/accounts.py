@@ -67,7 +67,7 @@ def account(program: Program, played: Played) -> Accounts:
     total: dict[str, np.ndarray] = {}
     for number, by_name in enumerate(lanes):
         own = _join(by_name.get("compute"), by_name.get("beside"))
-        label, tag = own[:, 0].astype(int), own[:, 1].astype(int)
+        label = own[:, 0].astype(int)
         starts, ends = union(own[:, 2], own[:, 3])
         seconds = own[:, 3] - own[:, 2]
         if "beside" in by_name:
@@ -91,13 +91,25 @@ def account(program: Program, played: Played) -> Accounts:
         idle = attribute(*free, others)[1]
         breakdown[number, BREAKDOWN.index("bubble")] += idle_inside
         breakdown[number, BREAKDOWN.index("other")] += idle - idle_inside
-        piped = own[in_pipeline[tag] & work[label]]
-        s, e = union(piped[:, 2], piped[:, 3])
+        s, e = _passes([by_name[key] for key in ("compute", "beside") if key in by_name], in_pipeline)
         busy[number] = float((e - s).sum())
         waiting[number] = finish - first - busy[number]
         flops[number] = flops_of[label].sum()
         _overlap(number, count, by_name, labels, groups, category, hidden, total)
     return Accounts(end - begin, (first, finish), breakdown, waiting, busy, flops, hidden, total)
+
+
+def _passes(lanes: list[np.ndarray], in_pipeline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """When passes were under way: from the first to the last op of each, waiting for its own communication included."""
+    starts, ends = [], []
+    for rows in lanes:
+        tag = rows[:, 1].astype(int)
+        first = np.nonzero(np.diff(tag, prepend=-1))[0]
+        last = np.append(first[1:], len(rows)) - 1
+        piped = in_pipeline[tag[first]]
+        starts.append(rows[first[piped], 2])
+        ends.append(rows[last[piped], 3])
+    return union(np.concatenate(starts), np.concatenate(ends))
 
 
 def _spread(row: np.ndarray, labels: list[Label], label: np.ndarray, seconds: np.ndarray, category: np.ndarray) -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from llmsim.engine.blocks import Measured, is_closed, measure
+from llmsim.engine.blocks import Measured, measure
 from llmsim.engine.ledger import attribute, gaps
 from llmsim.engine.plan import Fragment, Item, Op, Part, Plan
 from llmsim.model.work import Step
 from llmsim.program.costs import ClassCosts
 from llmsim.program.labels import CATEGORIES, Label
 from llmsim.program.passes import Pass
+from llmsim.program.team import Team
 from llmsim.program.template import Template, compile_template
 
 
@@ -33,46 +34,45 @@ class PassCompiler:
     """Templates of one class. `known` is shared by all classes: blocks of equal steps under equal costs."""
 
     costs: ClassCosts
+    team: Team
     blocks: bool
-    signature: int  # number of costs.signature: equal for classes whose steps cost the same
+    signature: int  # number of team.signature
     known: dict = field(default_factory=dict)
 
     def compile(self, work: Pass, name: str) -> Template:
         """The template of a pass; `name` is what its block is called in the trace."""
-        if self.blocks:
+        if self.blocks and self.team.alike:
             phase = next((steps[-1].phase for _, steps in reversed(work.parts) if steps), "forward")
             if work.closed:
                 parts = [self._block(steps) for _, steps in work.parts]
             else:
                 parts = [self._block(tuple(work.flat()[0]))]
-            if None not in parts:
-                op = self._op(_in_series(parts), name, phase)
-                return Template((("compute", Fragment((op,))),), 0)
+            op = self._op(_in_series(parts), name, phase)
+            return Template((("compute", Fragment((op,))),), 0)
         steps, layers = work.flat()
         return compile_template(steps, lambda i, lane: self.costs.op(steps[i], lane, layers[i]))
 
     def _op(self, block: Block, name: str, phase: str) -> Op:
-        resources = self.costs.resources
+        resources = self.team.resources
         label = Label(name, "compute", "compute", phase, -1, "", block.flops, block.bytes, -1, block.shares)
         demands = tuple((resources[place], amount) for place, amount in block.demands)
-        return Op(self.costs.labels.number(label), (Part(1, 0.0, block.seconds, demands),))
+        meeting = self.costs.meeting("pass", tuple(member.number for member in self.team.members), "compute")
+        return Op(self.costs.labels.number(label), (Part(1, 0.0, block.seconds, demands),), meeting)
 
-    def _block(self, steps: tuple[Step, ...]) -> Block | None:
+    def _block(self, steps: tuple[Step, ...]) -> Block:
         key = (self.signature, id(steps))
         if key not in self.known:
             self.known[key] = (self._measure(steps), steps)  # holding the steps keeps their id taken
         return self.known[key][0]
 
-    def _measure(self, steps: tuple[Step, ...]) -> Block | None:
+    def _measure(self, steps: tuple[Step, ...]) -> Block:
         costs = self.costs
-        template = compile_template(steps, lambda i, lane: costs.op(steps[i], lane, -1))
-        if not all(is_closed(fragment.ops) for _, fragment in template.pieces):
-            return None
+        template = compile_template(steps, lambda i, lane: self.team.op(steps[i], lane))
         plan = Plan(capacities=costs.plan.capacities)
         lanes: dict[str, list[Item]] = {}
         template.place(plan, lanes, 0)
         measured = measure(costs.plan.capacities, lanes, plan.signals)
-        place = {resource: index for index, resource in enumerate(costs.resources)}
+        place = {resource: index for index, resource in enumerate(self.team.resources)}
         demands = tuple((place[resource], amount) for resource, amount in measured.demands)
         labels = costs.labels.values
         used = [labels[int(row[0])] for rows in measured.rows.values() for row in rows]

@@ -25,6 +25,7 @@ from llmsim.program.iteration import ClassProgram, Options, StageProgram
 from llmsim.program.labels import Label, Numbered, Tag
 from llmsim.program.passes import StageSteps
 from llmsim.program.placement import Traffic, peer_traffic, ring_traffic
+from llmsim.program.team import teams
 from llmsim.scenario import Scenario
 
 # Megatron-LM, distributed_data_parallel_config.py: max(40M, 1M × data-parallel size) parameters a bucket.
@@ -252,13 +253,15 @@ class Builder:
         stage_of = self.resolved.layout.axis_index("pp")[classes.representative]
         labels, tags, signatures = Numbered(), Numbered(), Numbered()
         kernels, meetings, blocks, arrivals = KernelCosts(gpu), {}, {}, {}
+        costs = []
         for number, rank in enumerate(classes.representative.tolist()):
             clock = self._clock(plan, self.faults.gpus.get(int(self.gpu_of_rank[rank]), ()))
-            costs = ClassCosts(plan, labels, kernels, number, groups[number], meetings, clock)
-            compiler = PassCompiler(
-                costs, self.scenario.simulation.detail == "block", signatures.number(costs.signature), blocks
-            )
-            stage = int(stage_of[number])
+            costs.append(ClassCosts(plan, labels, kernels, number, groups[number], meetings, clock))
+        for cost, team in zip(costs, teams(costs, self._pass_kinds)):
+            number = cost.number
+            blockwise = self.scenario.simulation.detail == "block"
+            compiler = PassCompiler(cost, team, blockwise, signatures.number(team.signature), blocks)
+            stage, rank = int(stage_of[number]), int(classes.representative[number])
             program = ClassProgram(
                 plan=plan,
                 tags=tags,
@@ -290,6 +293,12 @@ class Builder:
         if windows:
             plan.capacities[resource], later = changes(windows, resource, plan.capacities[resource])
             plan.changes += later
+
+    @property
+    def _pass_kinds(self) -> tuple[str, ...]:
+        """Groups that communicate within a pass."""
+        inside = ("tp", "cp", "ep")
+        return inside if self.options.sharding is None else (*inside, "dp", "shard", "replica", "edp")
 
     def _stages_of(self, rank: int) -> dict[tuple[int, int], StageProgram]:
         return {

@@ -36,31 +36,6 @@ class ClassCosts:
     groups: dict[str, ClassGroup]
     meetings: dict[tuple, int]
     clock: int | None = None  # resource that each kernel of a slow GPU needs in full
-    resources: tuple[int, ...] = ()  # all that this class's ops can use, in an order that equal classes share
-    signature: tuple = ()  # equal for classes whose steps cost the same
-
-    def __post_init__(self) -> None:
-        used = list(resources_of(self.number))
-        for place in self.groups.values():
-            used += [resource for resource, _ in place.intra + place.inter]
-        if self.clock is not None:
-            used.append(self.clock)
-        self.resources = tuple(dict.fromkeys(used))
-        where = {resource: index for index, resource in enumerate(self.resources)}
-        self.signature = (
-            self.kernels.gpu.name,
-            tuple(self.plan.capacities[resource] for resource in self.resources),
-            tuple(
-                (
-                    place.kind,
-                    place.group,
-                    len(place.classes),
-                    tuple((where[r], flows) for r, flows in place.intra),
-                    tuple((where[r], flows) for r, flows in place.inter),
-                )
-                for place in self.groups.values()
-            ),
-        )
 
     def op(self, step: Step, lane: str, layer: int, *, kind: str | None = None, peer: int = -1) -> Op:
         """The op of a step played in `lane`."""
@@ -69,7 +44,10 @@ class ClassCosts:
             return self._communication(step, work, lane, layer, peer)
         time = self.kernels.time(work)
         sm, hbm = resources_of(self.number)
-        part = _feasible(Part(1, time.launch, time.seconds, ((sm, time.sm), (hbm, time.hbm))), self.plan.capacities)
+        demands = ((sm, time.sm), (hbm, time.hbm))
+        if self.clock is not None:
+            demands = (*demands, (self.clock, 1.0))
+        part = _feasible(Part(1, time.launch, time.seconds, demands), self.plan.capacities)
         label = Label(step.name, kind or "compute", step.stream, step.phase, layer, "", time.flops, time.bytes)
         return Op(self.labels.number(label), (part,))
 
@@ -90,17 +68,19 @@ class ClassCosts:
                     _add(demands, hbm, phase.hbm_bytes / phase.seconds)
             part = Part(phase.repeat, phase.latency, phase.seconds, tuple(demands.items()), _COMMUNICATION_WEIGHT)
             parts.append(_feasible(part, self.plan.capacities))
+        meeting = self.meeting(place.kind, place.classes, lane) if place.group.ranks > 1 else -1
         kind = "p2p" if work.operation == "send_recv" else "collective"
         label = Label(step.name, kind, step.stream, step.phase, layer, work.group, 0.0, float(work.size), peer)
-        return Op(self.labels.number(label), tuple(parts), self._meeting(place, lane))
+        return Op(self.labels.number(label), tuple(parts), meeting)
 
-    def _meeting(self, place: ClassGroup, lane: str) -> int:
-        if len(place.classes) == 1 or place.group.ranks == 1:
+    def meeting(self, kind: str, classes: tuple[int, ...], lane: str) -> int:
+        """Where the classes of a group wait for one another in a lane; -1 for a class alone."""
+        if len(classes) == 1:
             return -1
-        key = (place.kind, place.classes, lane)
+        key = (kind, classes, lane)
         if key not in self.meetings:
             self.meetings[key] = len(self.plan.meetings)
-            self.plan.meetings.append(len(place.classes))
+            self.plan.meetings.append(len(classes))
         return self.meetings[key]
 
 
