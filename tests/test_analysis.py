@@ -19,6 +19,7 @@ from pipeline_traces import (
 
 from llmsim.analysis.bubbles import bubble_summary, bubble_table, pipeline_tasks
 from llmsim.analysis.intervals import coverage, gaps, subtract, union, union_by
+from llmsim.analysis.utilization import stage_utilization, stream_utilization
 
 
 @pytest.mark.parametrize("order", [gpipe, one_f_one_b])
@@ -155,3 +156,30 @@ def test_union_by_group():
         1: ([0.0], [3.0]),
     }
     assert union_by(*(np.zeros(0) for _ in range(3))) == {}
+
+
+def test_shares_add_up_and_hidden_communication_does_not_count():
+    rows = [(0, "F", 0, 0, 0.0, 4.0), (0, "BW", 0, 0, 6.0, 10.0)]
+    trace = block_trace(rows, sends=1.0)  # sends at 4..5 (nothing hides it) and 10..11
+    table = stage_utilization(trace, bins=11)
+    np.testing.assert_allclose(table[["computing", "communicating", "idle"]].sum(axis=1), 1.0)
+    np.testing.assert_allclose(table["computing"], [1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0], atol=1e-12)
+    np.testing.assert_allclose(table["communicating"], [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1], atol=1e-12)
+    under = trace.assign(
+        start_s=trace["start_s"].where(trace["kind"] != "p2p", 2.0), end_s=trace["end_s"].clip(upper=10)
+    )
+    shown = stage_utilization(under, bins=1)["communicating"].iloc[0]
+    assert shown == pytest.approx(0.2)  # both run 2..10, nothing computes in 4..6
+
+
+def test_utilization_equals_busy_time():
+    p, m = 4, 6
+    table = stage_utilization(block_trace(play(gpipe(p, m))), bins=7)
+    np.testing.assert_allclose(table.groupby("stage")["computing"].mean(), m / (m + p - 1))
+    assert stage_utilization(block_trace(play(gpipe(1, 1))).iloc[:0]).empty
+
+
+def test_stream_utilization():
+    table = stream_utilization(block_trace(play(gpipe(2, 2)), tail=3.0)).set_index(["stage", "stream"])
+    assert table.loc[(0, "compute"), "busy_s"] == 6.0
+    assert table.loc[(1, "dp"), "share"] == pytest.approx(4.5 / 12)

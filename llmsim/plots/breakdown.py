@@ -12,13 +12,13 @@ from llmsim.units import format_seconds
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PARTS = {  # label and colour; Okabe and Ito's eight, and Tol's wine
+_PARTS = {  # label and colour; Okabe and Ito's, and Tol's purple
     "compute": ("compute", "#0072B2"),
     "exposed_tp": ("tensor-parallel comm.", "#D55E00"),
     "exposed_cp": ("context-parallel comm.", "#E69F00"),
     "exposed_ep": ("expert-parallel comm.", "#F0E442"),
     "exposed_pp": ("pipeline comm.", "#CC79A7"),
-    "exposed_dp": ("data-parallel comm.", "#882255"),
+    "exposed_dp": ("data-parallel comm.", "#AA3377"),
     "bubble": ("pipeline bubble", "#FAFAFA"),
     "optimizer": ("optimizer step", "#3D3D3D"),
     "offload": ("offload", "#56B4E9"),

@@ -7,7 +7,6 @@ from llmsim.errors import UserError
 from llmsim.plots.boxes import lay_out
 from llmsim.plots.style import INK, new_figure, time_unit
 from llmsim.plots.timeline import draw_legend, draw_timeline, row_pitch
-from llmsim.units import format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,13 +39,14 @@ def plot_schedule_comparison(
         height_ratios=[len(timeline.rows) * pitch + 0.1 for timeline in timelines.values()],
     )[:, 0]
     best = min(t.end - t.start for t in timelines.values())
+    guides = []
     for axes, (name, timeline) in zip(panels, timelines.items()):
-        draw_timeline(axes, timeline, pitch=pitch, width=_WIDTH - 1.8, arrows=arrows, span=span)
+        guides.append(
+            draw_timeline(axes, timeline, pitch=pitch, width=_WIDTH - 1.8, arrows=arrows, span=span)
+        )
         seconds = timeline.end - timeline.start
         slower = f" ({seconds / best - 1:+.1%})" if seconds > best * (1 + 1e-9) else " (shortest)"
-        note = (
-            f"{format_seconds(seconds)}{slower if len(timelines) > 1 else ''}, bubble {timeline.bubble:.1%}"
-        )
+        note = f"{seconds / scale:.4g} {unit}{slower if len(timelines) > 1 else ''}, bubble {timeline.bubble:.1%}"
         axes.axvline(timeline.end / scale, color=INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=5)
         label = axes.set_title(name, loc="left", fontsize=11, fontweight="bold", color=INK, pad=5)
         axes.annotate(
@@ -64,5 +64,5 @@ def plot_schedule_comparison(
     panels[-1].set_xlabel(f"time ({unit})", color=INK)
     title = title if title is not None else "Pipeline schedules on one time axis"
     figure.suptitle(title, fontsize=13, color=INK, x=0.01, ha="left")
-    draw_legend(panels[0], *timelines.values(), above=0.34)
+    draw_legend(panels[0], *timelines.values(), guide=max(guides), above=0.34)
     return figure

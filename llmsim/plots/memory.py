@@ -130,6 +130,18 @@ def _choose(ranks: Sequence[int], peaks: dict[int, float]) -> list[int]:
     return sorted({*even[:-2], even[-1], highest}) if highest not in even else even
 
 
+def _highest(times: np.ndarray, levels: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """The highest level in each of 1200 bins of time: no line shows the instant between a release and the next use."""
+    edges = np.linspace(low, high, 1201)
+    before = np.searchsorted(times, edges, side="right") - 1
+    held = np.where(before >= 0, levels[before], 0.0)
+    top = held[:-1].copy()
+    place = np.searchsorted(edges, times, side="right") - 1
+    inside = (place >= 0) & (place < len(top))
+    np.maximum.at(top, place[inside], levels[inside])
+    return edges[:-1], top
+
+
 def draw_memory_lines(axes: "Axes", memory: "pd.DataFrame", rows: Sequence[Row], scale: float) -> None:
     """Total of each row's rank over time (in `scale` seconds), one line a stage from dark (first) to light (last)."""
     from matplotlib import colormaps
@@ -140,13 +152,13 @@ def draw_memory_lines(axes: "Axes", memory: "pd.DataFrame", rows: Sequence[Row],
     for index, row in enumerate(rows):
         if not (memory["rank"] == row.rank).any():
             continue
-        times, levels = _thin(*memory_levels(memory, row.rank))
-        total = sum(levels.values()) / _GIB
+        times, levels = memory_levels(memory, row.rank)
+        times, total = _highest(times / scale, sum(levels.values()) / _GIB, *axes.get_xlim())
         top = max(top, float(total.max()))
         colour = colormaps["viridis"](0.92 * index / max(1, len(rows) - 1))
         label = f"stage {row.stage}" if len(rows) <= 8 or index in (0, len(rows) - 1) else None
         axes.plot(
-            np.append(times / scale, end),
+            np.append(times, end),
             np.append(total, total[-1]),
             drawstyle="steps-post",
             color=colour,

@@ -1,5 +1,6 @@
 """The pipeline timeline: one row a stage, boxes at the times they ran, waiting hatched and labelled with its share."""
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
 _WIDTH = 15.0  # inches
 _LANE = (0.33, 0.47)  # the communication strip under the task boxes: rows below the centre line
 WAITING = {"facecolors": "#FAFAFA", "edgecolors": HATCH, "hatch": "////"}
+_GUIDE = 0.3  # brightness of the darkened boxes
+# (wider than, up to, line width): inches of a box, points of the white seam around it.
+_SEAMS = ((0.06, np.inf, 0.6), (0.025, 0.06, 0.3), (-np.inf, 0.025, 0.0))
+_SMALLEST = 4.5  # points of a micro-batch number
 _MOST_NUMBERS = 6000
-_MOST_COMM_BOXES = 20000
+_MOST_TRANSFERS = 20000
 _PHASES = {"F": "forward", "B": "backward", "BW": "backward", "W": "weight"}
 _NAMES = {
     "forward": "forward",
@@ -64,7 +69,7 @@ def plot_timeline(
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[max(0.6, height - 3.4), 2.4])
     else:
         axes = figure.subplots()
-    draw_timeline(axes, timeline, pitch=pitch, width=_WIDTH - 1.8, arrows=arrows, numbers=numbers)
+    guide = draw_timeline(axes, timeline, pitch=pitch, width=_WIDTH - 1.8, arrows=arrows, numbers=numbers)
     scale, unit = time_unit(timeline.end - timeline.start)
     if memory is not None:
         from llmsim.plots.memory import draw_memory_lines
@@ -75,7 +80,7 @@ def plot_timeline(
     figure.suptitle(
         title if title is not None else default_title(timeline), fontsize=13, color=INK, x=0.01, ha="left"
     )
-    draw_legend(axes, timeline)
+    draw_legend(axes, timeline, guide=guide)
     return figure
 
 
@@ -107,27 +112,34 @@ def draw_timeline(
     arrows: bool = False,
     numbers: bool | str = "auto",
     span: tuple[float, float] | None = None,
-) -> None:
-    """Draw on `axes`, about `width` inches wide with rows of `pitch` inches; `span`: other limits of time (s)."""
+) -> int:
+    """Draw on `axes`, about `width` inches wide with rows of `pitch` inches; `span`: other limits of time (s).
+
+    Returns every how many micro-batches one is darkened (`guide_step`), for the legend.
+    """
     low, high = span if span is not None else (timeline.start, timeline.end)
     scale, _ = time_unit(high - low)
     low, high = low / scale, high / scale
     tidy(axes)
     if not timeline.rows:
-        return empty_note(axes, "the trace is empty")
+        empty_note(axes, "the trace is empty")
+        return 0
     axes.set_xlim(low, high)
     axes.set_ylim(len(timeline.rows) - 0.5, -0.5)
     inch = (high - low) / width
     _draw_waiting(axes, timeline, scale)
     boxes = _task_boxes(timeline, scale)
     _add_boxes(axes, boxes, inch)
-    _draw_tail(axes, timeline, scale)
-    _draw_communication(axes, timeline, scale, (low, high))
+    guide = guide_step(timeline, inch * scale) if numbers else 0
+    _draw_guides(axes, boxes, guide)
+    _draw_tail(axes, timeline, scale, inch)
+    _draw_communication(axes, timeline, scale, (low, high), inch)
     if numbers is True or numbers == "auto":
-        _draw_numbers(axes, boxes, inch, pitch, always=numbers is True)
+        _draw_numbers(axes, timeline, boxes, inch, pitch, always=numbers is True)
     if arrows:
         _draw_arrows(axes, timeline, scale)
     _label_rows(axes, timeline, pitch)
+    return guide
 
 
 def _task_boxes(timeline: Timeline, scale: float) -> dict[str, np.ndarray]:
@@ -170,12 +182,14 @@ def _add(
 
 
 def _add_boxes(axes: "Axes", boxes: dict[str, np.ndarray], inch: float) -> None:
-    """White seams between boxes wide enough to afford them; hair-thin boxes keep all their ink."""
-    wide = (boxes["x1"] - boxes["x0"]) > 0.06 * inch
-    for mask, line in ((wide, 0.6), (~wide, 0.0)):
+    """White seams between boxes wide enough (inches) to afford them; hair-thin boxes keep all their ink."""
+    width = (boxes["x1"] - boxes["x0"]) / inch
+    for low, high, line in _SEAMS:
+        mask = (width > low) & (width <= high)
         if mask.any():
             sides = (boxes[name][mask] for name in ("x0", "x1", "y0", "y1"))
-            _add(axes, *sides, facecolors=boxes["colour"][mask], edgecolors="white", linewidths=line)
+            look = {"facecolors": boxes["colour"][mask], "edgecolors": "white", "linewidths": line}
+            _add(axes, *sides, **look, snap=None if line else False)
 
 
 def _draw_waiting(axes: "Axes", timeline: Timeline, scale: float) -> None:
@@ -190,26 +204,50 @@ def _draw_waiting(axes: "Axes", timeline: Timeline, scale: float) -> None:
         _add(axes, *np.array(cells).T, zorder=1, **WAITING)
 
 
-def _draw_tail(axes: "Axes", timeline: Timeline, scale: float) -> None:
+def guide_step(timeline: Timeline, inch: float) -> int:
+    """Every how many micro-batches one is darkened, to be followed by eye where no number fits; 0: never."""
+    tasks = timeline.tasks
+    wide = float((tasks["end_s"] - tasks["start_s"]).quantile(0.9)) if len(tasks) else 0.0
+    if (
+        timeline.micro_batches < 16
+        or len(timeline.rows) < 2
+        or wide / inch * 72 > _SMALLEST * _number_width(timeline)
+    ):
+        return 0
+    return 2 ** max(1, math.ceil(math.log2(timeline.micro_batches / 8)))
+
+
+def _draw_guides(axes: "Axes", boxes: dict[str, np.ndarray], step: int) -> None:
+    if step:
+        mask = (boxes["number"] >= 0) & (boxes["number"] % step == 0)
+        sides = (boxes[name][mask] for name in ("x0", "x1", "y0", "y1"))
+        _add(axes, *sides, facecolors=_GUIDE * boxes["colour"][mask], zorder=2.5)
+
+
+def _draw_tail(axes: "Axes", timeline: Timeline, scale: float, inch: float) -> None:
+    from matplotlib.colors import to_rgb
+
     tail = timeline.tail
     if len(tail):
         row, start, end = (tail[name].to_numpy(float) for name in ("row", "start_s", "end_s"))
-        colours = [COLOURS[what] for what in tail["what"]]
         half = half_height(timeline)
-        sides = (start / scale, end / scale, row - half, row + half)
-        _add(axes, *sides, facecolors=colours, edgecolors="white", linewidths=0.6)
+        sides = {"x0": start / scale, "x1": end / scale, "y0": row - half, "y1": row + half}
+        colour = np.array([to_rgb(COLOURS[what]) for what in tail["what"]])
+        _add_boxes(axes, {**sides, "colour": colour}, inch)
 
 
-def _draw_communication(axes: "Axes", timeline: Timeline, scale: float, span: tuple[float, float]) -> None:
-    """A strip under the boxes; where too many transfers share it, the ink's density is their share of the time."""
+def _draw_communication(
+    axes: "Axes", timeline: Timeline, scale: float, span: tuple[float, float], inch: float
+) -> None:
+    """A strip under the boxes; where transfers are thinner than a pixel, the ink grows with their share of the time."""
     from matplotlib.colors import to_rgb
 
     low, high = span
     counts = [len(row.comm[0]) for row in timeline.rows]
     if not sum(counts):
         return
-    if sum(counts) <= _MOST_COMM_BOXES:
-        start, end = (np.concatenate([row.comm[side] for row in timeline.rows]) / scale for side in (0, 1))
+    start, end = (np.concatenate([row.comm[side] for row in timeline.rows]) / scale for side in (0, 1))
+    if len(start) <= _MOST_TRANSFERS and np.median(end - start) > 0.01 * inch:
         row = np.repeat(np.arange(len(counts), dtype=float), counts)
         _add(axes, start, end, row + _LANE[0], row + _LANE[1], facecolors=COLOURS["communication"])
         return
@@ -218,24 +256,29 @@ def _draw_communication(axes: "Axes", timeline: Timeline, scale: float, span: tu
     for row, own in enumerate(timeline.rows):
         share = coverage(own.comm[0] / scale, own.comm[1] / scale, edges) / np.diff(edges)
         image = np.empty((1, len(share), 4))
-        image[..., :3], image[0, :, 3] = to_rgb(COLOURS["communication"]), np.clip(share, 0.0, 1.0)
+        image[..., :3] = to_rgb(COLOURS["communication"])
+        image[0, :, 3] = np.where(share > 0, np.clip(0.25 + 0.75 * share, 0.0, 1.0), 0.0)
         place = (low, high, row + _LANE[1], row + _LANE[0])
-        axes.imshow(image, extent=place, aspect="auto", zorder=2, interpolation="none")
+        axes.imshow(image, extent=place, aspect="auto", zorder=2, interpolation="antialiased")
     axes.set(xlim=limits[0], ylim=limits[1])
 
 
+def _number_width(timeline: Timeline) -> float:
+    """Width (em) of the longest micro-batch number, with a margin; DejaVu Sans digits are 0.636 em wide."""
+    return 0.62 * len(str(max(0, timeline.micro_batches - 1))) + 0.25
+
+
 def _draw_numbers(
-    axes: "Axes", boxes: dict[str, np.ndarray], inch: float, pitch: float, always: bool
+    axes: "Axes", timeline: Timeline, boxes: dict[str, np.ndarray], inch: float, pitch: float, always: bool
 ) -> None:
     height = (boxes["y1"] - boxes["y0"]) * pitch * 72  # points
     size = np.clip(0.62 * height, 0.0, 9.5)
-    digits = np.char.str_len(boxes["number"].astype(str))
     room = (boxes["x1"] - boxes["x0"]) / inch * 72
-    size = np.minimum(size, room / (0.62 * digits + 0.25))  # DejaVu Sans digits are 0.636 em wide
+    size = np.minimum(size, room / _number_width(timeline))
     inside = (boxes["x0"] + boxes["x1"] > 2 * axes.get_xlim()[0]) & (
         boxes["x0"] + boxes["x1"] < 2 * axes.get_xlim()[1]
     )
-    fits = (boxes["number"] >= 0) & inside & ((size >= 4.5) | always)
+    fits = (boxes["number"] >= 0) & inside & ((size >= _SMALLEST) | always)
     if not always and fits.sum() > _MOST_NUMBERS:
         return
     for index in np.flatnonzero(fits):
@@ -312,8 +355,9 @@ def _label_rows(axes: "Axes", timeline: Timeline, pitch: float) -> None:
     twin.set_ylabel("waiting (bubble)", color=MUTED, labelpad=8)
 
 
-def draw_legend(axes: "Axes", *timelines: Timeline, above: float = 0.05) -> None:
+def draw_legend(axes: "Axes", *timelines: Timeline, guide: int = 0, above: float = 0.05) -> None:
     """One legend, `above` inches over `axes`: only what occurs."""
+    from matplotlib.colors import to_rgb
     from matplotlib.legend_handler import HandlerTuple
     from matplotlib.patches import Patch
 
@@ -328,6 +372,10 @@ def draw_legend(axes: "Axes", *timelines: Timeline, above: float = 0.05) -> None
         Patch(facecolor=WAITING["facecolors"], edgecolor=HATCH, hatch=WAITING["hatch"], label="waiting")
     )
     labels = [handle.get_label() for handle in handles]
+    if guide:
+        dark = (tuple(_GUIDE * part for part in to_rgb(COLOURS[name])) for name in ("forward", "backward"))
+        handles.append(tuple(Patch(facecolor=colour) for colour in dark))
+        labels.append(f"micro-batches 0, {guide}, {2 * guide}, …")
     chunks = max((timeline.chunks for timeline in timelines), default=1)
     for index in range(chunks) if chunks <= 4 else (0, chunks - 1):
         pair = (COLOURS["forward"], COLOURS["backward"]) if chunks > 1 else ()
