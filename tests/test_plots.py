@@ -37,8 +37,8 @@ from llmsim.plots import (
 )
 from llmsim.plots.boxes import lay_out
 from llmsim.plots.breakdown import _PARTS
+from llmsim.plots.ink import task_links
 from llmsim.plots.style import COLOURS
-from llmsim.plots.timeline import task_links
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
@@ -284,6 +284,12 @@ def test_html_is_self_contained_and_says_what_it_holds():
     for layer in ("boxes", "transfers", "kernels"):
         order = list(zip(data[layer]["row"], data[layer]["start"]))
         assert order == sorted(order), "the script searches by bisection"
+
+
+def test_html_tells_the_true_span_of_a_backward_with_recomputation():
+    boxes = page_data(timeline_html(kernel_trace(play(one_f_one_b(1, 2)), 3, recompute=True)))["boxes"]
+    spans = {boxes["start"][int(index)]: span for index, span in boxes["whole"].items()}
+    assert len(spans) == 4 and spans[1.0] == pytest.approx([1.0, 3.0, 2 / 3])
 
 
 def test_html_of_very_many_transfers_merges_them(monkeypatch):

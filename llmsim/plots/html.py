@@ -10,6 +10,7 @@ import numpy as np
 
 from llmsim.analysis.bubbles import map_column
 from llmsim.plots.boxes import Ranks, Timeline, lay_out
+from llmsim.plots.ink import PHASES
 from llmsim.plots.style import COLOURS, ink_on, shade
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 120_000  # of kernels, and of transfers: beyond it kernels are left out and transfers merged
 _MERGE = 5000
-_PHASES = {"F": "forward", "B": "backward", "BW": "backward", "W": "weight"}
 _NAMES = {
     "forward": "forward",
     "backward": "backward",
@@ -95,47 +95,13 @@ def _boxes(timeline: Timeline) -> tuple[list[dict], dict[str, list]]:
     """(looks, columns of the boxes): tasks, the recomputation at their beginning, and the tail."""
     import pandas as pd
 
-    tasks, tail = timeline.tasks, timeline.tail
-    parts = [
-        pd.DataFrame(
-            {
-                "row": tasks["row"],
-                "start": tasks["start_s"] + tasks["recompute_s"],
-                "end": tasks["end_s"],
-                "what": tasks["kind"].map(_PHASES),
-                "micro_batch": tasks["micro_batch"],
-                "chunk": tasks["chunk"],
-                "half": tasks["half"],
-            }
-        )
-    ]
+    tasks = timeline.tasks.rename(columns={"start_s": "start", "end_s": "end"})
+    tasks["what"], tasks["task"] = tasks["kind"].map(PHASES), np.arange(len(tasks))
     again = tasks[tasks["recompute_s"] > 0]
-    parts.append(
-        pd.DataFrame(
-            {
-                "row": again["row"],
-                "start": again["start_s"],
-                "end": again["start_s"] + again["recompute_s"],
-                "what": "recompute",
-                "micro_batch": again["micro_batch"],
-                "chunk": again["chunk"],
-                "half": again["half"],
-            }
-        )
-    )
-    parts.append(
-        pd.DataFrame(
-            {
-                "row": tail["row"],
-                "start": tail["start_s"],
-                "end": tail["end_s"],
-                "what": tail["what"],
-                "micro_batch": -1,
-                "chunk": -1,
-                "half": 0,
-            }
-        )
-    )
+    split = tasks["start"] + tasks["recompute_s"]
+    tail = timeline.tail.rename(columns={"start_s": "start", "end_s": "end"})
+    tail = tail.assign(micro_batch=-1, chunk=-1, half=0, task=-1)
+    parts = [tasks.assign(start=split), again.assign(end=split[again.index], what="recompute"), tail]
     table = pd.concat([part for part in parts if len(part)] or parts[:1])
     table = table.sort_values(["row", "start", "end"], kind="stable")
     keys = list(zip(table["what"], np.maximum(table["chunk"].to_numpy(int), 0).tolist()))
@@ -147,6 +113,13 @@ def _boxes(timeline: Timeline) -> tuple[list[dict], dict[str, list]]:
             {"name": _NAMES[what], "colour": _hex(rgb), "ink": ink_on(rgb), "quiet": what == "recompute"}
         )
     columns = {name: table[name].tolist() for name in ("row", "start", "end", "micro_batch", "chunk", "half")}
+    # What hovering tells of a backward with recomputation: its true span, not that of the part under the pointer.
+    columns["whole"] = {}
+    if len(again):
+        spans = dict(
+            zip(again["task"], again[["start", "end", "recompute_s"]].itertuples(index=False, name=None))
+        )
+        columns["whole"] = {i: spans[t] for i, t in enumerate(table["task"].tolist()) if t in spans}
     return looks, {**columns, "look": [kinds[key] for key in keys]}
 
 
@@ -218,7 +191,7 @@ def _merged(timeline: Timeline, names: dict[str, int]) -> dict[str, list]:
 
 
 def _legend(timeline: Timeline, transfers: bool) -> list[dict]:
-    found = {_PHASES[kind] for kind in timeline.tasks["kind"].unique()} | set(timeline.tail["what"].unique())
+    found = {PHASES[kind] for kind in timeline.tasks["kind"].unique()} | set(timeline.tail["what"].unique())
     if (timeline.tasks["recompute_s"] > 0).any():
         found.add("recompute")
     if transfers:

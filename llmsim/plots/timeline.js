@@ -187,14 +187,15 @@
       return [title, `stage       ${place.stage} (rank ${place.rank})`];
     }
     const { layer, index } = hit;
-    const start = layer.start[index], end = layer.end[index];
     const moved = layer === data.transfers;
-    title = moved ? data.names[layer.name[index]] : data.looks[layer.look[index]].name;
+    const [start, end, again] = (!moved && layer.whole[index]) || [layer.start[index], layer.end[index], 0];
+    title = again ? "backward, with recompute" : moved ? data.names[layer.name[index]] : data.looks[layer.look[index]].name;
     lines.push(`stage       ${place.stage} (rank ${place.rank}${place.ranks > 1 ? `, one of ${place.ranks} alike` : ""})`);
     if (layer.micro_batch[index] >= 0) lines.push(`micro-batch ${layer.micro_batch[index]}`);
     if (layer.chunk[index] >= 0 && data.chunks > 1) lines.push(`chunk       ${layer.chunk[index]}`);
     lines.push(`start       ${seconds(start, data.end - data.start).text}`, `end         ${seconds(end, data.end - data.start).text}`);
     lines.push(`duration    ${seconds(end - start).text}`);
+    if (again) lines.push(`recompute   ${seconds(again).text} of it, drawn first`);
     if (moved && layer.bytes[index] > 0) lines.push(`bytes       ${Number((layer.bytes[index] / 1e6).toPrecision(4))} MB`);
     if (moved && layer.share) lines.push(`busy        ${(100 * layer.share[index]).toFixed(1)}% of this time`);
     const kernel = moved ? null : kernelAt(hit.row, hit.time);
