@@ -13,7 +13,9 @@ from llmsim.parallel.schedules.order import Schedule, freeze
 def check_dualpipe(stages: int, micro_batches: int, chunks: int = 1) -> None:
     """p and m even, m >= 2p. Raises `ScheduleError`."""
     if stages % 2:
-        raise ScheduleError(f"dualpipe needs an even number of stages, not {stages}; expected such as {stages + 1}")
+        raise ScheduleError(
+            f"dualpipe needs an even number of stages; {stages} is odd, expected {stages + 1}"
+        )
     if micro_batches % 2:
         raise ScheduleError(
             f"dualpipe needs an even number of micro-batches, half for each direction, not {micro_batches}; "
@@ -21,8 +23,8 @@ def check_dualpipe(stages: int, micro_batches: int, chunks: int = 1) -> None:
         )
     if micro_batches < 2 * stages:
         raise ScheduleError(
-            f"dualpipe needs at least 2 micro-batches per stage; {micro_batches} over {stages} stages is too few, "
-            f"expected at least {2 * stages}"
+            f"dualpipe needs at least 2 micro-batches per stage; {micro_batches} over {stages} stages is "
+            f"too few, expected at least {2 * stages}"
         )
 
 
@@ -40,7 +42,9 @@ def dualpipe(stages: int, micro_batches: int, chunks: int = 1) -> Schedule:
     return Schedule("dualpipe", p, micro_batches, freeze(orders), placement, parameter_copies=2)
 
 
-def two_phase_order(depth: int, rank: int, n: int, phases: tuple[tuple[int, int], tuple[int, int]]) -> list[tuple]:
+def two_phase_order(
+    depth: int, rank: int, n: int, phases: tuple[tuple[int, int], tuple[int, int]]
+) -> list[tuple]:
     """The eight steps of one rank, for the bidirectional pipeline and for its V-shaped half alike.
 
     depth: ranks from the outside to the turning point; rank: this one's place on that way, 0 outermost. n:

@@ -1,7 +1,7 @@
 """DualPipe-V: DualPipe cut in half and folded at its middle, without a second copy of the parameters.
 
-github.com/deepseek-ai/DualPipe ("cut-in-half" V shape, after Qi et al.). Rank r holds virtual stages r and
-2p - 1 - r, so what DualPipe feeds from the other end is here the same micro-batch on its way back.
+Published with github.com/deepseek-ai/DualPipe, after Sea AI Lab's "cut-in-half" remark. Rank r holds virtual
+stages r and 2p - 1 - r: what DualPipe feeds from the other end is here the same micro-batch on its way back.
 """
 
 from llmsim.errors import ScheduleError
@@ -13,8 +13,8 @@ def check_dualpipe_v(stages: int, micro_batches: int, chunks: int = 2) -> None:
     """m >= 2p. Raises `ScheduleError`."""
     if micro_batches < 2 * stages:
         raise ScheduleError(
-            f"dualpipe-v needs at least 2 micro-batches per stage; {micro_batches} over {stages} stages is too few, "
-            f"expected at least {2 * stages}"
+            f"dualpipe-v needs at least 2 micro-batches per stage; {micro_batches} over {stages} stages is "
+            f"too few, expected at least {2 * stages}"
         )
 
 

@@ -20,7 +20,7 @@ Times = float | Sequence[float]
 
 @dataclass(frozen=True)
 class Timeline:
-    """Times in the unit of the inputs (s). `start[rank][k]` and `end[rank][k]` belong to `schedule.orders[rank][k]`."""
+    """When each op runs, in the unit of the times given (s); `start[rank][k]` is of `orders[rank][k]`."""
 
     schedule: Schedule
     start: tuple[np.ndarray, ...]
@@ -112,13 +112,18 @@ def evaluate(
 
 
 def stage_times(count: int, forward: Times, backward: Times, weight: Times) -> dict[str, list[float]]:
-    """One list of `count` times for each of F, B and W. Raises `ScheduleError` naming the argument that is wrong."""
+    """One list of `count` times for each of F, B and W. Raises `ScheduleError` naming the wrong argument."""
     result = {}
-    for kind, name, value in (("F", "forward", forward), ("B", "backward", backward), ("W", "weight", weight)):
+    for kind, name, value in (
+        ("F", "forward", forward),
+        ("B", "backward", backward),
+        ("W", "weight", weight),
+    ):
         times = [float(value)] * count if np.ndim(value) == 0 else [float(x) for x in value]
         if len(times) != count:
             raise ScheduleError(
-                f"{name}: {len(times)} times given; expected one number, or one for each of {count} virtual stages"
+                f"{name}: {len(times)} times given; expected one number, "
+                f"or one for each of {count} virtual stages"
             )
         if any(not 0 <= x < float("inf") for x in times):
             raise ScheduleError(f"{name}: times must be finite and 0 or more")
@@ -144,7 +149,9 @@ def _deadlock(schedule: Schedule, played: list[int], done: dict) -> str:
             missing = next(part for part, _ in schedule.dependencies(op) if part not in done)
             want = op_text(missing, schedule.directions)
             where = _where(schedule, missing)
-            stuck.append(f"rank {rank} at op {position}, {op_text(op, schedule.directions)}, for {want} ({where})")
+            stuck.append(
+                f"rank {rank} at op {position}, {op_text(op, schedule.directions)}, for {want} ({where})"
+            )
     shown = "; ".join(stuck[:8]) + (f"; and {len(stuck) - 8} more ranks" if len(stuck) > 8 else "")
     return f"schedule {schedule.name!r} deadlocks; waiting: {shown}"
 

@@ -16,8 +16,8 @@ def check_interleaved(stages: int, micro_batches: int, chunks: int = 2) -> None:
     if micro_batches % rounds:
         below, above = micro_batches // stages * stages, (micro_batches // stages + 1) * stages
         raise ScheduleError(
-            f"interleaved cannot order {micro_batches} micro-batches over {stages} stages: they do not split into "
-            f"{rounds} equal groups; expected a multiple of the stages, such as {below} or {above}"
+            f"interleaved cannot order {micro_batches} micro-batches over {stages} stages: they do not split "
+            f"into {rounds} equal groups; expected a multiple of the stages, such as {below} or {above}"
         )
 
 
@@ -31,7 +31,7 @@ def interleaved(stages: int, micro_batches: int, chunks: int = 2) -> Schedule:
 
 def _order(p: int, m: int, v: int, g: int, r: int) -> list[tuple]:
     def op(kind: str, k: int) -> tuple:
-        """The k-th forward or backward: g micro-batches through one chunk, then the same through the next chunk."""
+        """The k-th forward or backward: g micro-batches through one chunk, then the same through the next."""
         chunk = k // g % v if kind == "F" else v - 1 - k // g % v
         return (kind, 0, chunk * p + r, k // (g * v) * g + k % g)
 

@@ -66,11 +66,11 @@ class Schedule:
         return self.placement[direction][stage]
 
     def chunk_of(self, direction: int, stage: int) -> int:
-        """Which of its rank's model chunks a virtual stage is, counted from 0 in the order of the forward pass."""
+        """Which of its rank's model chunks a virtual stage is, from 0 in the order of the forward pass."""
         return self._chunks[direction][stage]
 
     def dependencies(self, op: Op) -> tuple[tuple[Part, bool], ...]:
-        """What an op waits for: `(("F" or "B", direction, stage, micro_batch), whether it comes from another rank)`.
+        """What an op waits for: `(("F" or "B", direction, stage, micro_batch), from another rank)`, each.
 
         F waits for F of the stage before; B and BW for F of their own stage and B of the stage after; W for B
         of its own stage; a block for both of its halves. A "B" is fulfilled at the end of a B, a BW or a
@@ -140,7 +140,7 @@ def v_placement(stages: int) -> Placement:
 
 
 def peaks(orders: Sequence[Sequence[Op]], until: str = "W") -> list[int]:
-    """By rank: most (stage, micro-batch) pairs in flight, from F to the end of W, or of B when `until` is "B".
+    """By rank: most (stage, micro-batch) pairs in flight, from F to the end of W, or of B when `until="B"`.
 
     Follows from the order alone. The forward of a block is counted before its backward is released.
     """

@@ -5,6 +5,7 @@ To add one: write a file with a function `(stages, micro_batches, chunks) -> Sch
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 from llmsim.errors import ScheduleError, nearest
@@ -15,6 +16,7 @@ from llmsim.parallel.schedules.interleaved import check_interleaved, interleaved
 from llmsim.parallel.schedules.looped_bfs import looped_bfs, looped_bfs_fifo
 from llmsim.parallel.schedules.one_f_one_b import one_f_one_b
 from llmsim.parallel.schedules.order import Schedule
+from llmsim.parallel.schedules.zb_auto import search
 from llmsim.parallel.schedules.zb_h1 import zb_h1
 from llmsim.parallel.schedules.zb_h2 import zb_h2
 from llmsim.parallel.schedules.zb_v import zb_v, zb_v_torch
@@ -22,31 +24,42 @@ from llmsim.parallel.schedules.zb_v import zb_v, zb_v_torch
 
 @dataclass(frozen=True)
 class Entry:
-    """One schedule. chunks: taken when the user says none; accepted: numbers of chunks that work, empty for any."""
+    """One schedule. chunks: taken when the user says none; accepted: numbers of chunks that work, empty
+    for any. options: what the builder takes besides stages, micro-batches and chunks."""
 
     build: Callable[..., Schedule]
     about: str
     chunks: int = 1
     accepted: tuple[int, ...] = (1,)
     check: Callable[[int, int, int], None] | None = None
-    needs_times: bool = False
+    options: tuple[str, ...] = ()
 
 
 ANY: tuple[int, ...] = ()
+OPTIONS = tuple(signature(search).parameters)[3:]
 
-# DualPipe's rank holds two chunks, one of each direction, of a model that is cut into p: 1 and 2 say the same there.
+# A rank of DualPipe holds one chunk of each direction of a model cut into p: 1 and 2 say the same there.
 REGISTRY: Mapping[str, Entry] = {
     "gpipe": Entry(gpipe, "all forwards, then all backwards"),
     "gpipe-lifo": Entry(gpipe_lifo, "GPipe with the last micro-batch's backward first"),
     "1f1b": Entry(one_f_one_b, "one forward, one backward: GPipe's bubble with at most p activations"),
-    "interleaved": Entry(interleaved, "1F1B over several chunks a rank: bubble over v", 2, ANY, check_interleaved),
-    "looped-bfs": Entry(looped_bfs, "breadth-first over several chunks a rank, early gradient reduction", 2, ANY),
+    "interleaved": Entry(
+        interleaved, "1F1B over several chunks a rank: bubble over v", 2, ANY, check_interleaved
+    ),
+    "looped-bfs": Entry(
+        looped_bfs, "breadth-first over several chunks a rank, early gradient reduction", 2, ANY
+    ),
     "looped-bfs-fifo": Entry(looped_bfs_fifo, "looped-bfs with backwards in the forwards' order", 2, ANY),
     "zb-h1": Entry(zb_h1, "1F1B with split backward: a third of its bubble at its memory"),
     "zb-h2": Entry(zb_h2, "split backward and twice the warm-up: no bubble at twice the memory"),
     "zb-v": Entry(zb_v, "split backward, two chunks in a V: no bubble at 1F1B's memory", 2, (2,)),
     "zb-v-torch": Entry(zb_v_torch, "zb-v with the drain order of torch.distributed.pipelining", 2, (2,)),
-    "dualpipe": Entry(dualpipe, "both directions at once, overlapped, parameters twice", 1, (1, 2), check_dualpipe),
+    "zb-auto": Entry(
+        search, "the best split-backward order found for given times and memory", options=OPTIONS
+    ),
+    "dualpipe": Entry(
+        dualpipe, "both directions at once, overlapped, parameters twice", 1, (1, 2), check_dualpipe
+    ),
     "dualpipe-v": Entry(dualpipe_v, "DualPipe folded into a V, parameters once", 2, (2,), check_dualpipe_v),
 }
 ALIASES = {"interleaved-1f1b": "interleaved", "interleaved-grouped": "interleaved", "dualpipev": "dualpipe-v"}
@@ -58,13 +71,13 @@ def schedules() -> dict[str, str]:
 
 
 def default_chunks(name: str) -> int:
-    """Chunks per rank that a schedule takes when none are asked for. Raises `ScheduleError` for an unknown name."""
+    """Chunks per rank that a schedule takes when none are asked for. Raises `ScheduleError`."""
     return _entry(name).chunks
 
 
 def needs_times(name: str) -> bool:
     """Whether the order depends on measured times, to be given as options to `schedule`."""
-    return _is_known(name) and _entry(name).needs_times
+    return _is_known(name) and "forward" in _entry(name).options
 
 
 def schedule(
@@ -81,14 +94,18 @@ def schedule(
     holds. Raises `ScheduleError` when the schedule is unknown or cannot run with these numbers.
     """
     if is_table(name):
-        raise ScheduleError(f"schedule table {str(name)!r} cannot be read yet")
+        return _from_table(name, {"stages": stages, "micro_batches": micro_batches, "chunks": chunks})
     entry = _entry(str(name))
     for key, value in (("stages", stages), ("micro_batches", micro_batches)):
         if value is None:
-            raise ScheduleError(f"{key} is missing; schedule {name!r} needs a number of stages and of micro-batches")
+            raise ScheduleError(
+                f"{key} is missing; schedule {name!r} needs a number of stages and of micro-batches"
+            )
     check_schedule(str(name), stages, micro_batches, chunks)
-    if options and not entry.needs_times:
-        raise ScheduleError(f"schedule {name!r} takes no option {sorted(options)[0]!r}; its order is fixed")
+    for option in options:
+        if option not in entry.options:
+            taken = f"expected one of {', '.join(entry.options)}" if entry.options else "its order is fixed"
+            raise ScheduleError(f"schedule {name!r} takes no option {option!r}; {taken}")
     return entry.build(stages, micro_batches, entry.chunks if chunks is None else chunks, **options)
 
 
@@ -113,6 +130,18 @@ def is_table(name: str | Path) -> bool:
     return isinstance(name, Path) or str(name).lower().endswith((".csv", ".json"))
 
 
+def _from_table(name: str | Path, wanted: dict[str, int | None]) -> Schedule:
+    from llmsim.parallel.schedules.table import read_table
+
+    found = read_table(name)
+    for key, value in wanted.items():
+        if value is not None and value != getattr(found, key):
+            raise ScheduleError(
+                f"{key}: {value} is asked for; the table {str(name)!r} holds {getattr(found, key)}"
+            )
+    return found
+
+
 def _is_known(name: object) -> bool:
     return ALIASES.get(str(name), str(name)) in REGISTRY
 
@@ -121,5 +150,7 @@ def _entry(name: str) -> Entry:
     if not _is_known(name):
         known = ", ".join(REGISTRY)
         hint = nearest(name, (*REGISTRY, *ALIASES))
-        raise ScheduleError(f"schedule {name!r} is not known; expected one of {known}, or a .csv or .json table{hint}")
+        raise ScheduleError(
+            f"schedule {name!r} is not known; expected one of {known}, or a .csv or .json table{hint}"
+        )
     return REGISTRY[ALIASES.get(name, name)]

@@ -1,8 +1,7 @@
-"""ZB-H1: 1F1B with the backward split, weight gradients held back to fill the drain (arXiv 2401.10241,
-section 2.1).
+"""ZB-H1: 1F1B with the backward split, weight gradients held back to fill the drain.
 
-Qi, Wan, Huang and Lin 2024, "Zero Bubble Pipeline Parallelism", figure 2. The memory is 1F1B's first rank's,
-p activations, on every rank.
+Qi, Wan, Huang and Lin 2024, "Zero Bubble Pipeline Parallelism" (arXiv 2401.10241), section 2 and figure 3 top.
+Every rank holds p activations, what 1F1B's first rank does.
 """
 
 from collections.abc import Sequence
@@ -22,7 +21,9 @@ def lagged_orders(micro_batches: int, warm_ups: Sequence[int], lags: Sequence[in
 
     At most warm_up + 1 + lag activations are in flight until W, warm_up + 1 until B.
     """
-    return freeze(_order(micro_batches, r, warm_up, lag) for r, (warm_up, lag) in enumerate(zip(warm_ups, lags)))
+    return freeze(
+        _order(micro_batches, r, warm_up, lag) for r, (warm_up, lag) in enumerate(zip(warm_ups, lags))
+    )
 
 
 def _order(m: int, r: int, warm_up: int, lag: int) -> list[tuple]:

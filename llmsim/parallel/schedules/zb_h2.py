@@ -1,8 +1,7 @@
-"""ZB-H2: twice the warm-up and the memory of ZB-H1; no idle time between a rank's first and last op when F =
-B = W.
+"""ZB-H2: twice the warm-up and the memory of ZB-H1, and no rank idles after its first op when F = B = W.
 
-Qi et al. 2024 (arXiv 2401.10241), section 2.2 and figure 3. The makespan still holds (p - 1) F, since rank r
-starts r F late; steps that follow each other without a barrier recover it.
+Qi et al. 2024 (arXiv 2401.10241), section 2 and figure 3 bottom. The makespan still holds (p - 1) F, since
+rank r starts r F late; steps that follow each other without a barrier recover it.
 """
 
 from llmsim.parallel.schedules.order import Schedule, loop_placement

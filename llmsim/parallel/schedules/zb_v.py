@@ -1,6 +1,6 @@
 """ZB-V: two chunks a rank placed in a V, zero bubble with the memory of 1F1B when F = B = W.
 
-Qi et al. 2024 (arXiv 2401.10241), section 6 and figure 8. Rank r holds virtual stages r and 2p - 1 - r, so a
+Qi et al. 2024 (arXiv 2401.10241), figure 8. Rank r holds virtual stages r and 2p - 1 - r, so a
 micro-batch turns around on the last rank and its loss is on rank 0.
 """
 
@@ -15,7 +15,7 @@ def zb_v(stages: int, micro_batches: int, chunks: int = 2) -> Schedule:
 
 
 def zb_v_torch(stages: int, micro_batches: int, chunks: int = 2) -> Schedule:
-    """The drain of torch.distributed.pipelining: chunk 0's weight gradients first, then chunk 1's before chunk 0's."""
+    """The drain of torch.distributed.pipelining: W of chunk 0 first, then those of chunk 1 before chunk 0."""
     return _zb_v("zb-v-torch", stages, micro_batches, oldest_first=False)
 
 
