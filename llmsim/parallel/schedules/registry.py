@@ -6,6 +6,7 @@ To add one: write a file with a function `(stages, micro_batches, chunks) -> Sch
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import signature
+from numbers import Integral
 from pathlib import Path
 
 from llmsim.errors import ScheduleError, nearest
@@ -115,7 +116,7 @@ def check_schedule(name: str, stages: int, micro_batches: int, chunks: int | Non
     for key, value in (("stages", stages), ("micro_batches", micro_batches), ("chunks", chunks)):
         if key == "chunks" and value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ScheduleError(f"{key}: {value!r} is not possible; expected a whole number of at least 1")
     if chunks is not None and entry.accepted and chunks not in entry.accepted:
         many = sorted(other for other, known in REGISTRY.items() if not known.accepted)

@@ -7,6 +7,8 @@ zb-h1 does not fit) is always among them, so the result is never worse.
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from llmsim.errors import ScheduleError
 from llmsim.parallel.schedules.evaluate import Timeline, Times, evaluate, stage_times
 from llmsim.parallel.schedules.greedy import Costs, Policy, greedy_orders
@@ -135,7 +137,7 @@ def _costs(
     if not 0 <= comm < float("inf"):
         raise ScheduleError(f"comm: {comm} is not a time; expected 0 or more")
     given = p * activation if memory_limit is None else memory_limit
-    limit = [float(given)] * p if isinstance(given, int | float) else [float(x) for x in given]
+    limit = [float(given)] * p if np.ndim(given) == 0 else [float(x) for x in given]
     if len(limit) != p:
         raise ScheduleError(
             f"memory_limit: {len(limit)} limits given; expected one, or one for each of {p} stages"
