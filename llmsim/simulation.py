@@ -58,7 +58,7 @@ def simulate(scenario: Scenario | Mapping[str, Any], progress: Callable[[float],
 def _metrics(scenario: Scenario, program: Program, played: Played) -> dict[str, Any]:
     resolved, training = scenario.resolve(), scenario.training
     layout, count = resolved.layout, program.classes.count
-    accounts = account(program, played)
+    accounts = account(program, played, blocking=not training.overlap.pipeline)
     iteration = accounts.iteration
     tokens = training.global_batch * training.seq_len
     share = count / count.sum()

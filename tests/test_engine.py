@@ -69,7 +69,7 @@ def test_a_meeting_waits_for_the_slowest_and_ends_for_all_together():
     plan.lanes = [serial(op(t), op(1.0, meeting=0, label=1), op(t, label=2), owner=i) for i, t in enumerate((1, 5, 2))]
     rows = play(plan).rows
     assert [row[1, 3] for row in rows] == [6.0, 6.0, 6.0]
-    assert [row[1, 2] for row in rows] == [1.0, 5.0, 2.0]
+    assert [row[1, 2] for row in rows] == [5.0, 5.0, 5.0]
     assert [row[2, 3] for row in rows] == [7.0, 11.0, 8.0]
 
 

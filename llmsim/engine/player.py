@@ -217,6 +217,8 @@ class _Player:
                 return
             self.followers = arrived[:]
             arrived.clear()
+            for follower in self.followers:
+                follower.started = self.started  # it begins when its last member arrives
             self.stage.driving[self] = None
         self.parts, self.part_index = op.parts, 0
         self._begin_part(released)

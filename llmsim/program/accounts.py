@@ -32,8 +32,11 @@ class Accounts:
     total: dict[str, np.ndarray]
 
 
-def account(program: Program, played: Played) -> Accounts:
-    """The ledger of the last iteration, in which the pipeline is in its steady state."""
+def account(program: Program, played: Played, blocking: bool = False) -> Accounts:
+    """The ledger of the last iteration, in which the pipeline is in its steady state.
+
+    blocking: computation waits for its own sends to the next stage.
+    """
     labels, tags = program.labels, program.tags
     last = max(tag.iteration for tag in tags)
     iteration_of = np.array([tag.iteration for tag in tags])
@@ -73,6 +76,7 @@ def account(program: Program, played: Played) -> Accounts:
         if "beside" in by_name:
             seconds = seconds * (float((ends - starts).sum()) / seconds.sum())  # two lanes share one GPU
         _spread(breakdown[number], labels, label, seconds, category)
+        starts, ends = _with_waits(breakdown[number], by_name["compute"], starts, ends, category)
         others = []
         for name in _PRECEDENCE:
             parts = [
@@ -81,7 +85,7 @@ def account(program: Program, played: Played) -> Accounts:
                 if key not in ("compute", "beside")
             ]
             if name == "exposed_pp":
-                parts = [receipts[number]]
+                parts = [receipts[number], *(parts if blocking else ())]
             joined = _join(*parts)
             others.append((joined[:, 2], joined[:, 3]))
         free = gaps(starts, ends, begin, end)
@@ -97,6 +101,19 @@ def account(program: Program, played: Played) -> Accounts:
         flops[number] = flops_of[label].sum()
         _overlap(number, count, by_name, labels, groups, category, hidden, total)
     return Accounts(end - begin, (first, finish), breakdown, waiting, busy, flops, hidden, total)
+
+
+def _with_waits(
+    row: np.ndarray, own: np.ndarray, starts: np.ndarray, ends: np.ndarray, category: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Within a pass, waiting for the other members of a collective belongs to the collective that waits."""
+    kind = category[own[:, 0].astype(int)]
+    waits = (own[1:, 1] == own[:-1, 1]) & (own[1:, 2] > own[:-1, 3]) & (kind[1:] != _COMPUTE) & (kind[1:] != _OPTIMIZER)
+    if not waits.any():
+        return starts, ends
+    begins, finishes = own[:-1, 3][waits], own[1:, 2][waits]
+    np.add.at(row, kind[1:][waits], finishes - begins)
+    return union(np.concatenate((starts, begins)), np.concatenate((ends, finishes)))
 
 
 def _passes(lanes: list[np.ndarray], in_pipeline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

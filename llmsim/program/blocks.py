@@ -39,10 +39,9 @@ class PassCompiler:
     signature: int  # number of team.signature
     known: dict = field(default_factory=dict)
 
-    def compile(self, work: Pass, name: str) -> Template:
-        """The template of a pass; `name` is what its block is called in the trace."""
+    def compile(self, work: Pass, name: str, phase: str) -> Template:
+        """The template of a pass; `name` and `phase` are what its block is called in the trace."""
         if self.blocks and self.team.alike:
-            phase = next((steps[-1].phase for _, steps in reversed(work.parts) if steps), "forward")
             if work.closed:
                 parts = [self._block(steps) for _, steps in work.parts]
             else:

@@ -75,7 +75,7 @@ class Builder:
     @cached_property
     def schedule(self) -> Schedule:
         layout = self.resolved.layout
-        return find_schedule(self.scenario.parallelism.schedule, layout.pp, layout.micro_batches, layout.vpp)
+        return find_schedule(self.resolved.schedule, layout.pp, layout.micro_batches, layout.vpp)
 
     @cached_property
     def gpu_of_rank(self) -> np.ndarray:
@@ -218,6 +218,7 @@ class Builder:
             bucket=max(_BUCKET, _BUCKET_PER_RANK * layout.dp * layout.cp),
             optimizer=training.optimizer,
             fused_optimizer=training.fused,
+            unscale=training.precision == "fp16",
             iterations=self.scenario.simulation.iterations,
             sharding=self._sharding(param_bytes),
         )

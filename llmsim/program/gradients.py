@@ -69,14 +69,29 @@ def gather_steps(shares: Shares, param_bytes: int) -> list[Step]:
 
 
 def optimizer_steps(
-    parameters: float, optimizer: str, grad_bytes: int, param_bytes: int, fused: bool, tensors: int
+    parameters: float, optimizer: str, grad_bytes: int, param_bytes: int, fused: bool, tensors: int, unscale: bool
 ) -> list[Step]:
-    """Gradient norm, then the update of `parameters` elements held by this rank in `tensors` tensors."""
+    """The passes over `parameters` elements (in `tensors` tensors) that this rank updates, gradient norm first.
+
+    Megatron-LM's and apex's mixed-precision optimizers read and write whole buffers in each pass: norm, clipping,
+    update of the fp32 master weights and moments, copy to the parameters that compute, and clearing of the gradients.
+    With fp16 the gradients are unscaled (and checked) first. Returns [what precedes the norm's all-reduce, the rest].
+    """
     kind = OPTIMIZERS[optimizer]
-    norm = Step("gradient norm", MemoryBound(parameters * grad_bytes, 2), "compute", "update")
-    traffic = parameters * (grad_bytes + 8 * kind.state + (param_bytes if param_bytes < 4 else 0))
-    update = Step(optimizer, MemoryBound(traffic, 1 if fused else kind.kernels * tensors), "compute", "update")
-    return [norm, update]
+    launches = 1 if fused else tensors
+    norm_bytes = grad_bytes * (3 if unscale else 1)
+    passes = [
+        ("gradient norm", norm_bytes, 2 * launches),
+        ("gradient clipping", 2 * grad_bytes, launches),
+        (optimizer, grad_bytes + 8 * kind.state, launches if fused else kind.kernels * tensors),
+        ("parameter copy", 4 + param_bytes if param_bytes < 4 else 0, launches),
+        ("gradient clearing", grad_bytes, launches),
+    ]
+    return [
+        Step(name, MemoryBound(parameters * size, kernels), "compute", "update")
+        for name, size, kernels in passes
+        if size
+    ]
 
 
 def buckets(sizes: Sequence[Shares], least: float) -> list[int]:

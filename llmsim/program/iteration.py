@@ -29,6 +29,7 @@ class Options:
     bucket: float  # parameters
     optimizer: str
     fused_optimizer: bool
+    unscale: bool  # fp16 gradients are scaled against underflow
     iterations: int
     sharding: Sharding | None = None  # parameters are sharded too (ZeRO-3, FSDP)
 
@@ -60,6 +61,7 @@ class ClassProgram:
     arrivals: dict[tuple, int]  # (class, F|B, direction, virtual stage, micro-batch, iteration) -> signal
     degrees: dict[str, int]
     lanes: dict[str, list[Item]] = field(default_factory=dict)
+    _sending: int | None = None  # signal of a send that blocks its sender
     _templates: dict[tuple, Template] = field(default_factory=dict)
 
     def build(self) -> list[Lane]:
@@ -189,8 +191,13 @@ class ClassProgram:
         done = self.plan.new_signal()
         arrived = self._arrival_signal(peer, kind, d, target, i, iteration)
         name = "send activation" if kind == "F" else "send gradient"
+        signals = [(arrived, 0.0)]
+        if not self.options.overlap_pipeline:
+            sent = self.plan.new_signal()
+            signals.append((sent, 0.0))
+            self._sending = sent
         template = self._send(way, name, peer)
-        template.place(self.plan, self.lanes, self._tag(d, s, i, iteration), (done,), ((arrived, 0.0),))
+        template.place(self.plan, self.lanes, self._tag(d, s, i, iteration), (done,), tuple(signals))
         return done
 
     def _send(self, way: str, name: str, peer: int) -> Template:
@@ -230,8 +237,7 @@ class ClassProgram:
 
     def _cached(self, key: tuple, work, kind: str) -> Template:
         if key not in self._templates:
-            name = {"F": "forward", "BW": "backward", "B": "backward input", "W": "backward weight"}[kind]
-            self._templates[key] = self.compiler.compile(work(), name)
+            self._templates[key] = self.compiler.compile(work(), *_CALLED[kind])
         return self._templates[key]
 
     def _place(self, template: Template, tag: int, waits: tuple, signals: tuple, lane: str) -> None:
@@ -239,6 +245,10 @@ class ClassProgram:
             pieces = tuple((lane if name == "compute" else f"{name} {lane}", part) for name, part in template.pieces)
             template = Template(pieces, template.signals)
         template.place(self.plan, self.lanes, tag, waits, signals)
+        if self._sending is not None:
+            # A blocking send: computation goes on when it is over.
+            self.lanes[lane].append(Item(Fragment(()), tag, 0, (self._sending,)))
+            self._sending = None
 
     # After the passes ----------------------------------------------------------------------------------------------
 
@@ -299,7 +309,13 @@ class ClassProgram:
             held = total.dense / self.degrees["dp"] + total.expert / self.degrees["edp"]
         tensors = 12 * sum(len(stage.parameters) for stage in self.stages.values())
         norm, *update = optimizer_steps(
-            held, options.optimizer, options.grad_bytes, options.param_bytes, options.fused_optimizer, tensors
+            held,
+            options.optimizer,
+            options.grad_bytes,
+            options.param_bytes,
+            options.fused_optimizer,
+            tensors,
+            options.unscale,
         )
         steps.append(norm)
         if self.degrees["norm"] > 1:
@@ -314,6 +330,14 @@ class ClassProgram:
     def _embedding_bytes(self) -> float:
         """The tied matrix on this rank: the sharded part of the first or last part's parameters."""
         return self.degrees["embedding_parameters"] * self.options.grad_bytes
+
+
+_CALLED = {
+    "F": ("forward", "forward"),
+    "BW": ("backward", "backward"),
+    "B": ("backward input", "backward"),
+    "W": ("backward weight", "weight"),
+}
 
 
 def _pass(steps: StageSteps, kind: str) -> Pass:
