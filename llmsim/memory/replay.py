@@ -1,0 +1,150 @@
+"""Replays what was played as allocations: when each pass of a rank class began and ended, and what it held.
+
+Time only orders the events; the same passes in block and in kernel detail give the same peak.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmsim.engine.player import Played
+from llmsim.memory.stages import StageMemory
+from llmsim.parallel.schedules.order import Schedule
+from llmsim.program.build import Program
+
+DYNAMIC = ("activations", "temporary", "gradients")
+_FORWARD, _BACKWARD, _WEIGHT = 0, 1, 2
+_UPDATE = 3
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Passes of one rank class. kind: 0 forward, 1 backward (fused, or its first half), 2 weight gradients, 3 update.
+
+    fused: whether a backward makes its weight gradients too. chunk: of the rank. Times in seconds.
+    """
+
+    kind: np.ndarray
+    fused: np.ndarray
+    chunk: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+
+@dataclass(frozen=True)
+class Curve:
+    """levels[category, event]: bytes of `DYNAMIC` from each time on."""
+
+    times: np.ndarray
+    levels: np.ndarray
+
+    @property
+    def peak(self) -> int:
+        """Index of the event after which most is held."""
+        return int(np.argmax(self.levels.sum(axis=0)))
+
+
+class Replay:
+    """Columns of the program's labels and tags, looked up once for all classes."""
+
+    def __init__(self, program: Program, played: Played) -> None:
+        phases = {"forward": _FORWARD, "weight": _WEIGHT, "update": _UPDATE}
+        self.program, self.schedule = program, program.schedule
+        self.phase = np.array([phases.get(label.phase, _BACKWARD) for label in program.labels])
+        self.micro_batch = np.array([tag.micro_batch for tag in program.tags])
+        self.chunk = np.array([tag.chunk for tag in program.tags])
+        self.lanes: list[list[np.ndarray]] = [[] for _ in program.classes.count]
+        for lane, rows in zip(program.plan.lanes, played.rows):
+            if lane.name in ("compute", "beside"):
+                self.lanes[lane.owner].append(rows)
+
+    def passes(self, number: int) -> list[Passes]:
+        """Of one class, lane by lane, in the order in which they were played."""
+        split = _split_tags(self.schedule, int(self.program.stage_of[number]), self.program.tags)
+        return [self._passes(rows, split) for rows in self.lanes[number] if len(rows)]
+
+    def _passes(self, rows: np.ndarray, split: np.ndarray | None) -> Passes:
+        tag = rows[:, 1].astype(np.int64)
+        phase = self.phase[rows[:, 0].astype(np.int64)]
+        piped = self.micro_batch[tag] >= 0
+        if split is None:
+            kind = np.where(phase == _FORWARD, _FORWARD, _BACKWARD)
+        else:
+            kind = np.where((phase == _WEIGHT) & ~split[tag], _BACKWARD, phase)
+        kind = np.where(piped, kind, _UPDATE)
+        key = tag * 4 + kind
+        first = np.flatnonzero(np.diff(key, prepend=-1))
+        if split is not None:
+            # What follows a weight half under the same tag (the last scatter) belongs to it.
+            late = (kind[first] == _BACKWARD) & split[tag[first]]
+            late[1:] &= (kind[first[:-1]] == _WEIGHT) & (tag[first[1:]] == tag[first[:-1]])
+            late[:1] = False
+            first = first[~late]
+        last = np.append(first[1:], len(rows)) - 1
+        tags = tag[first]
+        fused = np.ones(len(first), bool) if split is None else ~split[tags]
+        return Passes(kind[first], fused, self.chunk[tags], rows[first, 2], rows[last, 3])
+
+
+def _split_tags(schedule: Schedule, stage: int, tags: Sequence) -> np.ndarray | None:
+    """bool[tags]: whether the backward of this micro-batch and chunk is split on a stage; None: none is."""
+    if not schedule.split_backward:
+        return None
+    per_direction = schedule.micro_batches // schedule.directions
+    halves = {
+        (op[3] + op[1] * per_direction, schedule.chunk_of(op[1], op[2]))
+        for op in schedule.orders[stage]
+        if op[0] == "W"
+    }
+    return np.array([(tag.micro_batch, tag.chunk) in halves for tag in tags])
+
+
+def curve(lanes: Sequence[Passes], units: Sequence[int], memory: StageMemory, held: float) -> Curve:
+    """What the passes of one rank hold over time, beside its model states.
+
+    units[chunk]: the virtual stage. held: parameters that the rank's optimizer updates.
+    """
+    footprints = [memory.footprints[unit] for unit in units]
+    kept = np.array([f.kept for f in footprints])
+    waiting = np.array([f.waiting for f in footprints])
+    # Highest point beside what is kept, by kind of pass and chunk; a fused backward is row 3.
+    work = np.array(
+        [
+            [f.forward for f in footprints],
+            [f.backward_input for f in footprints],
+            [f.backward_weight for f in footprints],
+            [f.backward for f in footprints],
+        ]
+    )
+    whole = np.array([f.parameters.total for f in footprints]) * memory.whole_gradients
+    times, deltas = [], []
+    for passes in lanes:
+        kind, chunk = passes.kind, np.maximum(passes.chunk, 0)
+        update = kind == _UPDATE
+        count = len(kind)
+        delta = np.zeros((len(DYNAMIC), count, 2))  # at the start and at the end of each pass
+        row = np.where((kind == _BACKWARD) & passes.fused, 3, np.minimum(kind, 2))
+        extra = np.where(update, held * memory.update, work[row, chunk])
+        delta[1, :, 0], delta[1, :, 1] = extra, -extra
+        delta[0, :, 0] = np.where(kind == _FORWARD, kept[chunk], 0.0)
+        freed = np.select(
+            [update, kind == _FORWARD, (kind == _BACKWARD) & passes.fused, kind == _BACKWARD],
+            [0.0, 0.0, kept[chunk], kept[chunk] - waiting[chunk]],
+            waiting[chunk],
+        )
+        delta[0, :, 1] = -freed
+        if memory.whole_gradients:
+            makes = (kind == _WEIGHT) | ((kind == _BACKWARD) & passes.fused)
+            for number in range(len(units)):
+                own = np.flatnonzero(makes & (chunk == number))
+                if len(own):
+                    delta[2, own[0], 0] += whole[number]
+                    delta[2, own[-1], 1] -= whole[number]
+        times.append(np.column_stack((passes.start, passes.end)).ravel())
+        deltas.append(delta.reshape(len(DYNAMIC), 2 * count))
+    moments, changes = np.concatenate(times), np.concatenate(deltas, axis=1)
+    if len(lanes) > 1:
+        order = np.argsort(moments, kind="stable")
+        moments, changes = moments[order], changes[:, order]
+    return Curve(moments, np.cumsum(changes, axis=1))

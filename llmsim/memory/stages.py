@@ -1,0 +1,84 @@
+"""Footprints and model states of every virtual stage of a scenario."""
+
+from dataclasses import dataclass, replace
+
+from llmsim.memory.footprint import Footprint, Gradients, Part, embedding_part, head_part, layer_part
+from llmsim.memory.states import Keeping
+from llmsim.model.shard import Shard
+from llmsim.program.build import Builder, Program
+from llmsim.program.gradients import DTYPE_BYTES, Shares
+from llmsim.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """By virtual stage: what a pass allocates; and how model states are kept."""
+
+    footprints: tuple[Footprint, ...]
+    keeping: Keeping
+    whole_gradients: float  # bytes a parameter while unsharded gradients add up over micro-batches (no_sync)
+    update: float  # bytes a parameter held, while the optimizer works
+
+
+def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
+    builder = Builder(scenario)
+    options, shard, training = builder.options, builder.shard, scenario.training
+    layout, architecture = builder.resolved.layout, builder.resolved.architecture
+    sharding = options.sharding
+    gradient = max(DTYPE_BYTES[training.grad_dtype], 4 if options.param_bytes == 4 else 2)
+    own = 0.0
+    if sharding is None and not shard.fused("grad_accumulation") and gradient > options.param_bytes:
+        own = options.param_bytes
+    if sharding is not None or own:
+        # These gradients are counted by stage: a layer's own working set leaves them out.
+        shard = replace(shard, fusions=shard.fusions | {"grad_accumulation"})
+    gradients = Gradients(own, sharding)
+    boundary = options.gather_boundary or options.boundary_bytes
+    received = 2 * boundary if layout.pp > 1 else 0.0
+    kinds = architecture.layer_kinds()
+    known: dict[tuple, Part] = {}
+
+    def part(number: int, place: int, layer: int, shares: Shares, first: bool) -> Part:
+        if layer < 0:
+            make = embedding_part if first else head_part
+            return make(architecture, shard, shares)
+        mode = recompute_mode(scenario, place)
+        key = (kinds[layer], mode, shares)
+        if key not in known:
+            known[key] = layer_part(architecture, replace(shard, recompute=mode), kinds[layer], shares)
+        return known[key]
+
+    footprints = []
+    for number, stage in enumerate(program.stages):
+        parts, place = [], 0
+        for index, ((layer, _), shares) in enumerate(zip(stage.steps.parts, stage.parameters)):
+            parts.append(part(number, place, layer, shares, number == 0 and index == 0))
+            place += layer >= 0
+        footprints.append(Footprint(tuple(parts), gradients, received))
+    keeping = Keeping(
+        weight=options.param_bytes,
+        gradient=gradient,
+        optimizer=training.optimizer,
+        zero=scenario.parallelism.zero,
+        ranks=layout.shard,
+        expert_ranks=layout.edp,
+        copies=_copies(shard, scenario),
+    )
+    accumulates = sharding is not None and options.accumulate_locally and layout.micro_batches > 1
+    return StageMemory(
+        tuple(footprints),
+        keeping,
+        float(sharding.grad_bytes) if sharding is not None and accumulates else 0.0,
+        4.0 if gradient < 4 and sharding is None else 0.0,
+    )
+
+
+def recompute_mode(scenario: Scenario, place: int) -> str:
+    """The recompute mode of the layer at a place of its virtual stage."""
+    recompute = scenario.training.recompute
+    return recompute.mode if recompute.layers is None or place < recompute.layers else "none"
+
+
+def _copies(shard: Shard, scenario: Scenario) -> float:
+    """Low-precision copies of the weights, by row and by column, kept over the micro-batches of an iteration."""
+    return 2.0 if shard.fp8 and scenario.parallelism.zero < 3 else 0.0

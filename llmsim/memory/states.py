@@ -1,0 +1,73 @@
+"""Model states: the bytes of weights, gradients and optimizer state that one rank holds from start to end.
+
+ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1 and figure 1): with Ψ parameters on N ranks, 16-bit
+weights and gradients and Adam, 16Ψ without sharding, 4Ψ + 12Ψ/N (stage 1), 2Ψ + 14Ψ/N (stage 2), 16Ψ/N (stage 3).
+"""
+
+from dataclasses import dataclass
+
+from llmsim.catalogue.memory_constants import memory_constants
+from llmsim.program.gradients import Shares
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """Bytes of one rank."""
+
+    parameters: float
+    gradients: float
+    optimizer: float
+
+    def __add__(self, other: "States") -> "States":
+        return States(
+            self.parameters + other.parameters,
+            self.gradients + other.gradients,
+            self.optimizer + other.optimizer,
+        )
+
+    @property
+    def total(self) -> float:
+        return self.parameters + self.gradients + self.optimizer
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How states are kept: bytes a parameter, and over how many ranks which of them are sharded.
+
+    weight: of the copy that computes. gradient: of the buffer that gradients add up in. zero: 0-3. ranks and
+    expert_ranks share the dense parameters and the experts. copies: extra low-precision copies (fp8), bytes.
+    """
+
+    weight: float
+    gradient: float
+    optimizer: str
+    zero: int = 0
+    ranks: int = 1
+    expert_ranks: int = 1
+    copies: float = 0.0
+
+    @property
+    def master(self) -> float:
+        """Bytes a parameter of the fp32 copy that the optimizer updates; none where the weights are fp32 already."""
+        return memory_constants().master if self.weight < 4 else 0.0
+
+    @property
+    def state(self) -> float:
+        return memory_constants().state[self.optimizer]
+
+    def of(self, shares: Shares) -> States:
+        """States of the parameters that one rank computes with (`shares`, before sharding over data ranks).
+
+        Fully sharded (stage 3), the shard of the weights is the fp32 master itself and gradients take its type, as in
+        FSDP: 4 + 4 + 8 bytes with Adam, the same 16 that ZeRO's 2 + 2 + 12 come to.
+        """
+        sharded = shares.dense / self.ranks + shares.expert / self.expert_ranks
+        whole = shares.total
+        if self.zero >= 3:
+            full = self.weight + self.master if self.weight >= 4 else self.master
+            return States(sharded * full, sharded * full, sharded * self.state)
+        return States(
+            whole * (self.weight + self.copies),
+            (sharded if self.zero >= 2 else whole) * self.gradient,
+            (sharded if self.zero >= 1 else whole) * (self.master + self.state),
+        )
