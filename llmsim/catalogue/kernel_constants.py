@@ -123,6 +123,11 @@ def sustained(gemm: GemmConstants, precision: str, tdp: float) -> float:
     return gemm.power.get(precision, inf) * (tdp / gemm.tdp) ** gemm.power_exponent
 
 
+def speed_spread() -> float:
+    """Coefficient of variation of sustained math rates over GPUs of one kind."""
+    return float(_table()["spread"])
+
+
 def harness_constants() -> dict:
     """What published kernel benchmarks time besides the kernel itself, for comparisons with them."""
     return _table()["harness"]

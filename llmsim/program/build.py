@@ -6,7 +6,8 @@ from functools import cached_property
 import numpy as np
 
 from llmsim.cluster.cluster import Cluster
-from llmsim.cost.kernels import KernelCosts
+from llmsim.cost.kernels import KernelCosts, KernelTraits
+from llmsim.cost.spread import slowest_share
 from llmsim.engine.plan import Plan
 from llmsim.model.layer import embedding_steps, head_steps, layer_steps
 from llmsim.model.operators import LayerSteps
@@ -18,6 +19,7 @@ from llmsim.parallel.stages import split_layers
 from llmsim.program.blocks import PassCompiler
 from llmsim.program.classes import RankClasses, class_groups, fold, without_slack
 from llmsim.program.costs import ClassCosts, ClassGroup
+from llmsim.program.data import Loader, Loading
 from llmsim.program.faults import FaultPlan, Window, changes, plan_faults
 from llmsim.program.fsdp import Sharding
 from llmsim.program.gradients import DTYPE_BYTES, Shares
@@ -26,6 +28,7 @@ from llmsim.program.labels import Label, Numbered, Tag
 from llmsim.program.passes import StageSteps
 from llmsim.program.placement import Traffic, peer_traffic, ring_traffic
 from llmsim.program.team import teams
+from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
 
 # Megatron-LM, distributed_data_parallel_config.py: max(40M, 1M × data-parallel size) parameters a bucket.
@@ -52,6 +55,7 @@ class Builder:
     """The parts of a program, each made once."""
 
     scenario: Scenario
+    what_if: WhatIf = AS_IS
 
     @cached_property
     def resolved(self):
@@ -219,8 +223,10 @@ class Builder:
             optimizer=training.optimizer,
             fused_optimizer=training.fused,
             unscale=training.precision == "fp16",
-            iterations=self.scenario.simulation.iterations,
+            # Only from the second iteration on is the loader as far ahead as it gets.
+            iterations=max(self.scenario.simulation.iterations, 2 if self.loading else 1),
             sharding=self._sharding(param_bytes),
+            waiting=self.what_if.waiting,
         )
 
     def _sharding(self, param_bytes: int) -> Sharding | None:
@@ -238,6 +244,39 @@ class Builder:
             grad_bytes=DTYPE_BYTES[self.scenario.training.grad_dtype],
         )
 
+    @cached_property
+    def loading(self) -> Loading | None:
+        """The input pipeline, None where the scenario names no storage and data are always there."""
+        data, training, resolved = self.scenario.data, self.scenario.training, self.resolved
+        if data.storage is None or not self.what_if.loading:
+            return None
+        layout, topology = resolved.layout, resolved.topology
+        readers = layout.tp * layout.cp
+        tokens = training.micro_batch * training.seq_len
+        rate = self.storage_bandwidth
+        if data.storage.kind == "nvme":
+            rate = topology.node.nvme.read_bandwidth
+        elif topology.scale_out_bandwidth:
+            rate = min(rate, topology.scale_out_bandwidth)
+        return Loading(
+            bytes=tokens * data.bytes_per_token / readers,
+            rate=rate / readers,
+            latency=data.storage.latency,
+            prepare=tokens / data.worker_rate if data.worker_rate else 0.0,
+            workers=data.workers,
+            depth=data.workers * data.prefetch,
+        )
+
+    @property
+    def storage_bandwidth(self) -> float:
+        """bytes/s that all nodes read together."""
+        storage, topology = self.scenario.data.storage, self.resolved.topology
+        if storage.bandwidth is not None:
+            return storage.bandwidth
+        if storage.kind == "nvme":
+            return topology.node.nvme.read_bandwidth * self.resolved.nodes
+        return topology.storage.read_bandwidth
+
     # The program ---------------------------------------------------------------------------------------------------
 
     def build(self) -> Program:
@@ -245,7 +284,7 @@ class Builder:
         classes, plan = self.classes, Plan()
         gpu = self.resolved.topology.gpu
         for _ in classes.count:
-            plan.capacities += [1.0, gpu.memory_bandwidth]
+            plan.capacities += [1.0, gpu.memory_bandwidth * self.what_if.hbm]
         plan.capacities += self.cluster.links.bandwidth[classes.link_representative].tolist()
         for number, link in enumerate(classes.link_representative.tolist()):
             self._change(plan, classes.link_resource(number), self.faults.links.get(link, ()))
@@ -253,11 +292,14 @@ class Builder:
         groups = class_groups(classes, kept, self.cluster, self.gpu_of_rank)
         stage_of = self.resolved.layout.axis_index("pp")[classes.representative]
         labels, tags, signatures = Numbered(), Numbered(), Numbered()
-        kernels, meetings, blocks, arrivals = KernelCosts(gpu), {}, {}, {}
+        kernels, meetings, blocks, arrivals = KernelCosts(gpu, self._traits), {}, {}, {}
         costs = []
+        if self.loading:
+            plan.capacities.append(self.storage_bandwidth)
+        storage = len(plan.capacities) - 1
         for number, rank in enumerate(classes.representative.tolist()):
             clock = self._clock(plan, self.faults.gpus.get(int(self.gpu_of_rank[rank]), ()))
-            costs.append(ClassCosts(plan, labels, kernels, number, groups[number], meetings, clock))
+            costs.append(ClassCosts(plan, labels, kernels, number, groups[number], meetings, clock, self.what_if))
         for cost, team in zip(costs, teams(costs, self._pass_kinds)):
             number = cost.number
             blockwise = self.scenario.simulation.detail == "block"
@@ -274,11 +316,30 @@ class Builder:
                 peers={way: int(classes.of_rank[peers[rank]]) for way, peers in self.peers.items()},
                 arrivals=arrivals,
                 degrees=self._degrees(stage),
+                loader=self._loader(plan, labels, number, storage),
             )
             plan.lanes += program.build()
         return Program(
             plan, labels.values, tags.values, classes, stage_of, self.schedule, self.cluster, groups, self.stages
         )
+
+    @property
+    def _traits(self) -> KernelTraits:
+        what_if = self.what_if
+        return KernelTraits(
+            launch=None if what_if.launch else 0.0,
+            math=what_if.math * slowest_share(self.resolved.layout.ranks),
+            memory=what_if.hbm,
+        )
+
+    def _loader(self, plan: Plan, labels: Numbered, number: int, storage: int) -> Loader | None:
+        if self.loading is None:
+            return None
+        classes, cpu = self.classes, len(plan.capacities)
+        plan.capacities.append(1.0)
+        gpu = int(self.gpu_of_rank[classes.representative[number]])
+        self._change(plan, cpu, self.faults.loaders.get(gpu, ()))
+        return Loader(plan, labels, self.loading, storage, cpu, int(classes.count[number]))
 
     @staticmethod
     def _clock(plan: Plan, windows: tuple[Window, ...]) -> int | None:
@@ -318,6 +379,6 @@ class Builder:
         return degrees
 
 
-def build_program(scenario: Scenario) -> Program:
+def build_program(scenario: Scenario, what_if: WhatIf = AS_IS) -> Program:
     """The program of a scenario. Raises the `UserError` of whatever does not fit together."""
-    return Builder(scenario).build()
+    return Builder(scenario, what_if).build()
