@@ -13,6 +13,7 @@ from llmsim.analysis.metrics import bottleneck, bubbles, counts, rates
 from llmsim.engine.player import Played, play
 from llmsim.program.accounts import BREAKDOWN, account
 from llmsim.program.build import Program, build_program
+from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -36,12 +37,19 @@ class Result:
         return build_trace(self.program, self.played)
 
 
-def simulate(scenario: Scenario | Mapping[str, Any], progress: Callable[[float], None] | None = None) -> Result:
-    """Simulate a scenario. Raises the `UserError` of whatever does not fit together."""
+def simulate(
+    scenario: Scenario | Mapping[str, Any],
+    progress: Callable[[float], None] | None = None,
+    what_if: WhatIf = AS_IS,
+) -> Result:
+    """Simulate a scenario, under other physics if `what_if` says so.
+
+    Raises the `UserError` of whatever does not fit together.
+    """
     began = time.perf_counter()
     if not isinstance(scenario, Scenario):
         scenario = Scenario(**scenario)
-    program = build_program(scenario)
+    program = build_program(scenario, what_if)
     played = play(program.plan, steps=scenario.simulation.detail == "kernel", progress=progress)
     metrics = _metrics(scenario, program, played)
     metrics["simulation"] = {

@@ -45,7 +45,7 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
     category = np.array([label.category for label in labels])
     flops_of = np.array([label.flops for label in labels])
     groups = np.array([label.group for label in labels])
-    work = ~np.isin(streams, ("pp_send", "pp_recv", "dp"))
+    work = ~np.isin(streams, ("pp_send", "pp_recv", "dp", "host"))
     receipts = _receipts(program, played)
     lanes: list[dict[str, np.ndarray]] = [{} for _ in program.classes.count]
     first, end, begin = np.inf, 0.0, 0.0
@@ -68,7 +68,8 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
     waiting, busy, flops = np.zeros(count), np.zeros(count), np.zeros(count)
     hidden: dict[str, np.ndarray] = {}
     total: dict[str, np.ndarray] = {}
-    for number, by_name in enumerate(lanes):
+    starved: list[np.ndarray] = []
+    for number, by_name in sorted(enumerate(lanes), key=lambda entry: "host" not in entry[1]):
         own = _join(by_name.get("compute"), by_name.get("beside"))
         label = own[:, 0].astype(int)
         starts, ends = union(own[:, 2], own[:, 3])
@@ -77,6 +78,7 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
             seconds = seconds * (float((ends - starts).sum()) / seconds.sum())  # two lanes share one GPU
         _spread(breakdown[number], labels, label, seconds, category)
         starts, ends = _with_waits(breakdown[number], by_name["compute"], starts, ends, category)
+        free = gaps(starts, ends, begin, end)
         others = []
         for name in _PRECEDENCE:
             parts = [
@@ -86,11 +88,15 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
             ]
             if name == "exposed_pp":
                 parts = [receipts[number], *(parts if blocking else ())]
+            elif name == "data" and "host" in by_name:
+                parts = [_awaited(_join(*parts), own, *free)]
+                starved += parts
+            elif name == "data":
+                parts = starved  # later stages stand still with the first one
             joined = _join(*parts)
             others.append((joined[:, 2], joined[:, 3]))
-        free = gaps(starts, ends, begin, end)
         for name, amount in zip(_PRECEDENCE, attribute(*free, others)[0]):
-            breakdown[number, CATEGORIES.index(name)] += amount
+            breakdown[number, CATEGORIES.index(name)] += max(amount, 0.0)
         idle_inside = attribute(*_clip(*free, first, finish), others)[1]
         idle = attribute(*free, others)[1]
         breakdown[number, BREAKDOWN.index("bubble")] += idle_inside
@@ -169,6 +175,21 @@ def _receipts(program: Program, played: Played) -> list[np.ndarray]:
             for number in np.unique(to):
                 found[number].append(rows[to == number])
     return [_join(*parts) for parts in found]
+
+
+def _awaited(loads: np.ndarray, own: np.ndarray, opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
+    """Rows of the waits for data: gaps that a pass ends whose micro-batch was still being loaded in the gap.
+
+    A loader is busy most of the time; only what a pass waited for is time lost to data.
+    """
+    loaded = {tag: done for tag, done in loads[:, (1, 3)].tolist()}  # the last op of each load
+    tag_at = dict(zip(own[:, 2].tolist(), own[:, 1].tolist()))
+    waits = [
+        (0.0, 0.0, opened, min(loaded[tag_at[closed]], closed))
+        for opened, closed in zip(opens.tolist(), closes.tolist())
+        if loaded.get(tag_at.get(closed), 0.0) > opened
+    ]
+    return np.array(waits).reshape(-1, 4)
 
 
 def _join(*parts: np.ndarray | None) -> np.ndarray:

@@ -7,6 +7,7 @@ from llmsim.cost.kernels import KernelCosts
 from llmsim.engine.plan import Op, Part, Plan
 from llmsim.model.work import Communication, Step
 from llmsim.program.labels import Label, Numbered
+from llmsim.program.what_if import AS_IS, WhatIf
 
 _COMMUNICATION_WEIGHT = 16.0  # a communication kernel holds its SMs: thread blocks are not preempted
 
@@ -36,6 +37,7 @@ class ClassCosts:
     groups: dict[str, ClassGroup]
     meetings: dict[tuple, int]
     clock: int | None = None  # resource that each kernel of a slow GPU needs in full
+    what_if: WhatIf = AS_IS
 
     def op(self, step: Step, lane: str, layer: int, *, kind: str | None = None, peer: int = -1) -> Op:
         """The op of a step played in `lane`."""
@@ -54,6 +56,7 @@ class ClassCosts:
     def _communication(self, step: Step, work: Communication, lane: str, layer: int, peer: int) -> Op:
         place = self.groups[work.group]
         collective = plan_collective(work.operation, float(work.size), place.group)
+        faster = self.what_if.between if place.group.nodes > 1 else self.what_if.inside
         parts = []
         for phase in collective.phases:
             demands: dict[int, float] = {}
@@ -62,11 +65,12 @@ class ClassCosts:
                     _add(demands, resource, flows * phase.intra_bytes / phase.seconds)
                 for resource, flows in place.inter:
                     _add(demands, resource, flows * phase.inter_bytes / phase.seconds)
-                for member in place.classes:
+                for member in place.classes if self.what_if.interference else ():
                     sm, hbm = resources_of(member)
                     _add(demands, sm, phase.sms / self.kernels.gpu.sms)
                     _add(demands, hbm, phase.hbm_bytes / phase.seconds)
-            part = Part(phase.repeat, phase.latency, phase.seconds, tuple(demands.items()), _COMMUNICATION_WEIGHT)
+            latency, seconds = phase.latency / self.what_if.latency, phase.seconds / faster
+            part = Part(phase.repeat, latency, seconds, tuple(demands.items()), _COMMUNICATION_WEIGHT)
             parts.append(_feasible(part, self.plan.capacities))
         meeting = self.meeting(place.kind, place.classes, lane) if place.group.ranks > 1 else -1
         kind = "p2p" if work.operation == "send_recv" else "collective"

@@ -1,10 +1,10 @@
-"""Slow GPUs, slow links and links that are down: marks that keep the ranks apart, and capacities over time.
+"""Slow GPUs and links, links that are down, loaders that stall: marks that keep ranks apart, capacities over time.
 
 A fault from the start to the end of the run is part of the cluster; one with a moment changes a capacity then.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,10 +27,13 @@ class FaultPlan:
 
     gpus: dict[int, tuple[Window, ...]]
     links: dict[int, tuple[Window, ...]]
+    loaders: dict[int, tuple[Window, ...]] = field(default_factory=dict)  # by the GPU whose data is late
 
     def marks(self, gpu: np.ndarray) -> np.ndarray:
         """int[ranks]: 0 for a healthy GPU, else equal numbers for equal faults."""
-        return _numbered(self.gpus, int(gpu.max()) + 1)[gpu]
+        size = int(gpu.max()) + 1
+        slow, late = _numbered(self.gpus, size), _numbered(self.loaders, size)
+        return (slow + (int(slow.max()) + 1) * late)[gpu]
 
     def link_marks(self, links: int) -> np.ndarray:
         """int[links]: as `marks`, of faults that come or go."""
@@ -49,9 +52,11 @@ def plan_faults(faults: Iterable, cluster: Cluster) -> tuple[FaultPlan, Cluster]
     """The faults of a scenario, and the cluster with those links that are slow or down throughout."""
     gpus: dict[int, tuple[Window, ...]] = {}
     links: dict[int, tuple[Window, ...]] = {}
+    loaders: dict[int, tuple[Window, ...]] = {}
     throughout: dict[int, float] = {}
     for fault in faults:
-        factor = 0.0 if fault.kind == "link_down" else fault.factor
+        stopped = fault.kind in ("link_down", "loader_stall") and fault.factor is None
+        factor = 0.0 if stopped or fault.kind == "link_down" else fault.factor
         window = Window(factor, fault.start, fault.until)
         if fault.kind == "slow_gpu":
             place = cluster.find_gpu(fault.gpu)
@@ -62,7 +67,12 @@ def plan_faults(faults: Iterable, cluster: Cluster) -> tuple[FaultPlan, Cluster]
                     throughout[link] = throughout.get(link, 1.0) * factor
                 else:
                     links[link] = (*links.get(link, ()), window)
-    return FaultPlan(gpus, links), cluster.with_factors(throughout) if throughout else cluster
+        elif fault.kind == "loader_stall":
+            per_node = cluster.gpus_per_node
+            first = 0 if fault.node is None else int(fault.node.removeprefix("node")) * per_node
+            for place in range(first, cluster.nodes * per_node if fault.node is None else first + per_node):
+                loaders[place] = (*loaders.get(place, ()), window)
+    return FaultPlan(gpus, links, loaders), cluster.with_factors(throughout) if throughout else cluster
 
 
 def changes(windows: tuple[Window, ...], resource: int, full: float) -> tuple[float, list[CapacityChange]]:

@@ -6,6 +6,7 @@ from llmsim.engine.plan import Fragment, Item, Lane, Plan
 from llmsim.model.work import Communication, Step
 from llmsim.parallel.schedules.order import Schedule
 from llmsim.program.blocks import PassCompiler
+from llmsim.program.data import Loader
 from llmsim.program.fsdp import Sharding, sharded_backward, sharded_forward
 from llmsim.program.gradients import Shares, buckets, gather_steps, optimizer_steps, reduction_steps
 from llmsim.program.labels import Numbered, Tag
@@ -32,6 +33,7 @@ class Options:
     unscale: bool  # fp16 gradients are scaled against underflow
     iterations: int
     sharding: Sharding | None = None  # parameters are sharded too (ZeRO-3, FSDP)
+    waiting: bool = True  # False: a what-if in which stages do not wait for one another
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class ClassProgram:
     peers: dict[str, int]
     arrivals: dict[tuple, int]  # (class, F|B, direction, virtual stage, micro-batch, iteration) -> signal
     degrees: dict[str, int]
+    loader: Loader | None = None
     lanes: dict[str, list[Item]] = field(default_factory=dict)
     _sending: int | None = None  # signal of a send that blocks its sender
     _templates: dict[tuple, Template] = field(default_factory=dict)
@@ -100,8 +103,11 @@ class ClassProgram:
     def _forward(self, d: int, s: int, i: int, iteration: int, waits: tuple[int, ...], lane: str = "compute") -> None:
         done = self._handover("F", d, s, s + 1, i, iteration)
         signals = () if done is None else ((done, 0.0),)
+        tag = self._tag(d, s, i, iteration)
         waits = (*waits, *self._arrival("F", d, s, s - 1, i, iteration))
-        self._place(self._template("F", d, s), self._tag(d, s, i, iteration), waits, signals, lane)
+        if s == 0 and self.loader is not None:
+            waits = (*waits, self.loader.place(self.lanes, lane, tag))
+        self._place(self._template("F", d, s), tag, waits, signals, lane)
 
     def _backward(
         self, kind: str, d: int, s: int, i: int, iteration: int, last: bool, reduced: list[int], lane: str = "compute"
@@ -171,7 +177,7 @@ class ClassProgram:
 
     def _arrival(self, kind: str, d: int, s: int, source: int, i: int, iteration: int) -> tuple[int, ...]:
         rank = self._neighbour(d, source)
-        if rank is None or rank == self.stage:
+        if rank is None or rank == self.stage or not self.options.waiting:
             return ()
         return (self._arrival_signal(self.compiler.costs.number, kind, d, s, i, iteration),)
 

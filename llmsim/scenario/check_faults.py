@@ -21,6 +21,11 @@ def check_faults(s: Subject) -> Found:
             yield from _missing_target(s, key, wanted, target)
         if fault.kind in ("slow_gpu", "slow_link") and fault.factor is None:
             yield f"{key}.factor", f"missing; {fault.kind} needs the share of speed that is left, such as 0.8"
+        if fault.kind == "loader_stall":
+            if s.scenario.data.storage is None:
+                yield f"{key}.kind", "loader_stall needs a loader; expected data.storage, such as {bandwidth: 10 GB/s}"
+            if fault.factor is None and fault.until is None:
+                yield f"{key}.until", "missing; a loader that stalls for ever ends the run; expected such as 30 s"
         if fault.until is not None and fault.until <= fault.start:
             yield f"{key}.until", f"{fault.until:g} s is not after from {fault.start:g} s"
 

@@ -233,6 +233,34 @@ def check_hsdp(s: Subject) -> Found:
         yield "parallelism.hsdp", f"{p.hsdp} does not divide dp {s.dp}; expected a divisor, such as {near}"
 
 
+def check_storage(s: Subject) -> Found:
+    storage = s.scenario.data.storage
+    if storage is None:
+        return
+    if storage.kind == "nvme" and not s.topology.node.nvme.capacity:
+        yield "data.storage.kind", f"'nvme' needs local disks, and a {s.topology.name} node has none; expected shared"
+    elif storage.kind == "shared" and storage.bandwidth is None and s.topology.storage.read_bandwidth is None:
+        yield (
+            "data.storage.bandwidth",
+            f"missing, and topology {s.topology.name} has no storage.read_bandwidth; expected such as 10 GB/s",
+        )
+
+
+def check_dataset(s: Subject) -> Found:
+    from llmsim.catalogue.datasets import dataset
+
+    data = s.scenario.data
+    if data.dataset is None:
+        return
+    try:
+        known = dataset(data.dataset)
+    except UserError as error:
+        yield "data.dataset", str(error)
+        return
+    if known.tokens is None and data.dataset_tokens is None:
+        yield "data.dataset", f"{known.name} has no published number of tokens; expected data.dataset_tokens beside it"
+
+
 def check_precision(s: Subject) -> Found:
     gpu, precision = s.topology.gpu, s.scenario.training.precision
     if precision not in gpu.peak_flops:
@@ -270,11 +298,10 @@ NOT_YET: tuple[tuple[str, Wants, str], ...] = (
     ("training.offload.optimizer", lambda s, a: s.training.offload.optimizer != "none", "offloading"),
     ("training.offload.activations", lambda s, a: s.training.offload.activations != "none", "offloading"),
     ("training.offload.parameters", lambda s, a: s.training.offload.parameters != "none", "offloading"),
-    ("data.storage", lambda s, a: s.data.storage is not None, "a data loader that reads from storage"),
     ("simulation.jitter", lambda s, a: s.simulation.jitter > 0, "jitter"),
     (
         "faults",
-        lambda s, a: any(f.kind not in ("slow_gpu", "slow_link", "link_down") for f in s.faults),
+        lambda s, a: any(f.kind not in ("slow_gpu", "slow_link", "link_down", "loader_stall") for f in s.faults),
         "this kind of fault",
     ),
 )
@@ -284,6 +311,7 @@ GRID_CHECKS = (check_gpus_per_node, check_network_exists, check_grid)
 CHECKS = (
     *(check_batch, check_sequence, check_heads, check_kv_heads, check_ffn, check_experts),
     *(check_schedule, check_chunks, check_stage_layers, check_recompute_layers, check_hsdp, check_precision),
+    *(check_storage, check_dataset),
     check_faults,
 )
 WARNINGS = (warn_tensor_across_nodes, warn_positions)

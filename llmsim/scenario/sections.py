@@ -132,12 +132,29 @@ class TrainingSection(Section):
     tokens: Tokens | None = None
 
 
-class DataSection(Section):
-    """The input pipeline."""
+class StorageSection(Section):
+    """Where the data lie. bandwidth: bytes/s of all readers together; None: what the topology file says."""
 
+    kind: choice("shared", "nvme") = "shared"
+    bandwidth: quantity("bandwidth") | None = None
+    latency: Seconds = 0.0
+
+
+def _storage(value: object) -> object:
+    """`nvme` or `shared` alone, a bandwidth alone, or the whole section."""
+    if value is None or isinstance(value, Mapping | StorageSection):
+        return value
+    return {"kind": value} if isinstance(value, str) and value.isalpha() else {"bandwidth": value}
+
+
+class DataSection(Section):
+    """The input pipeline. worker_rate: tokens/s that one worker prepares; None: without limit."""
+
+    dataset: Text | None = None
     dataset_tokens: Tokens | None = None
     bytes_per_token: Positive = 2.0
-    storage: Any = None
+    storage: Annotated[StorageSection | None, BeforeValidator(_storage)] = None
+    worker_rate: Positive | None = None
     workers: Count = 8
     prefetch: Natural = 2
     epochs: Positive = 1.0
@@ -166,8 +183,9 @@ class Fault(Section):
 
 
 class EconomicsSection(Section):
-    """Prices. pue: energy of the site over energy of its computers."""
+    """Prices. pue: energy of the site over energy of its computers. None: the catalogue's (`prices.yaml`)."""
 
     gpu_hour_usd: Share | None = None
     kwh_usd: Share = 0.10
+    kg_co2_per_kwh: Share | None = None
     pue: quantity("number", low=1.0, open_end=False) = 1.2
