@@ -37,11 +37,8 @@ def traits() -> dict[str, Any]:
 def published_rows() -> tuple[dict[str, str], ...]:
     """Every published run that ships, as its table's columns (text; empty where not stated)."""
     folder = files("llmsim.catalogue").joinpath("measured")
-    return tuple(
-        row
-        for name in TABLES
-        for row in csv.DictReader(folder.joinpath(f"{name}.csv").read_text("utf-8").splitlines())
-    )
+    texts = [folder.joinpath(f"{name}.csv").read_text("utf-8") for name in TABLES]
+    return tuple(row for text in texts for row in csv.DictReader(text.splitlines()))
 
 
 def find_row(row_id: str) -> dict[str, str]:
@@ -282,5 +279,5 @@ def _recompute(row: Row) -> str | dict[str, Any]:
         return "selective"
     if framework_of(row) == "torchtitan":  # every second block whole
         return {"mode": "full", "layers": max(1, _number(row, "layers") // (2 * _number(row, "pp", 1)))}
-    # Recipes that recompute a norm or an activation here and there cost next to nothing; flash attention keeps no scores.
+    # Recipes recompute a norm or an activation here and there, which costs next to nothing; flash keeps no scores.
     return "selective" if "unfused" in (row.get("attention") or "") else "none"

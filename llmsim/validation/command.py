@@ -1,0 +1,148 @@
+"""`llmsim validate`: the simulator against published measurements."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@click.command()
+@click.option("--set", "name", metavar="NAME", help="training, kernels, collectives, a source, a framework or a GPU.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--plot", metavar="OUT", help="Save measured against simulated: OUT.png, .svg or .pdf.")
+@click.option("--row", "row_id", metavar="ID", help="Print the scenario of one published run and stop.")
+@click.option("--cross", is_flag=True, help="Also predict each source with constants fitted to the others.")
+@click.option("--report", metavar="OUT.md", help="Write the accuracy page and its picture.")
+@click.option("--worst", default=10, show_default=True, metavar="N", help="How many of the worst runs to list.")
+@click.option("--workers", default=2, show_default=True, metavar="N", help="Processes.")
+def validate(
+    name: str | None,
+    as_json: bool,
+    plot: str | None,
+    row_id: str | None,
+    cross: bool,
+    report: str | None,
+    worst: int,
+    workers: int,
+) -> None:
+    """Simulate published training runs and compare iteration times; kernels and collectives likewise."""
+    if row_id:
+        from llmsim.validation.rows import scenario_text
+
+        click.echo(scenario_text(row_id), nl=False)
+        return
+    if plot:
+        from llmsim.cli.files import PICTURES, check_output
+
+        check_output(plot, PICTURES)
+    document: dict[str, Any] = {}
+    if name in (None, "kernels"):
+        from llmsim.validation.groups import kernel_errors
+
+        document["kernels"] = kernel_errors()
+    if name in (None, "collectives"):
+        from llmsim.validation.groups import collective_errors
+
+        document["collectives"] = collective_errors()
+    frame = None
+    if name not in ("kernels", "collectives"):
+        frame = _training(None if name in (None, "training") else [name], max(1, workers))
+        document["training"] = _records(frame)
+    if cross:
+        from llmsim.validation.cross import cross_validation
+
+        document["cross_validation"] = cross_validation(frame)
+    if frame is not None and plot:
+        from llmsim.plots.style import save_figure
+        from llmsim.plots.validation import plot_validation
+
+        save_figure(plot_validation(frame), plot)
+    if report and frame is not None:
+        from llmsim.validation.report import write_report
+
+        write_report(report, frame)
+    if as_json:
+        from llmsim.cli.console import print_json
+
+        print_json(document)
+    else:
+        _print(document, frame, worst)
+
+
+def _training(names: list[str] | None, workers: int) -> "pd.DataFrame":
+    from llmsim.cli.console import SlowProgress
+    from llmsim.validation.run import validate as run
+
+    with SlowProgress("published runs") as progress:
+        return run(names, workers, progress)
+
+
+def _records(frame: "pd.DataFrame") -> dict[str, Any]:
+    from llmsim.validation.summary import not_simulated, summary
+
+    def plain(table: "pd.DataFrame") -> list[dict]:
+        return table.astype(object).where(table.notna(), None).to_dict("records")
+
+    return {
+        "summary": plain(summary(frame)),
+        "frameworks": plain(summary(frame, ("framework",))),
+        "not_simulated": plain(not_simulated(frame)),
+        "rows": plain(frame),
+    }
+
+
+def percent(value: float | None, sign: bool = False) -> str | None:
+    """`12.3 %`, or None for a number that does not exist."""
+    if value is None or value != value:
+        return None
+    return f"{100 * value:+.1f} %" if sign else f"{100 * value:.1f} %"
+
+
+def _print(document: dict[str, Any], frame: "pd.DataFrame | None", count: int) -> None:
+    from llmsim.cli.console import print_table
+
+    figures = ["n", "median", "p90", "worst", "bias"]
+
+    def numbers(row: dict) -> list[object]:
+        shown = [percent(row.get(key), key == "bias") for key in figures[1:]]
+        return [row["n"], *shown]
+
+    if "kernels" in document:
+        rows = [[row["kind"], row["gpu"], *numbers(row)] for row in document["kernels"]]
+        print_table("Kernel times", ["kernel", "GPU", *figures], rows, left=2)
+    if "collectives" in document:
+        rows = [[row["by"], row["value"], *numbers(row)] for row in document["collectives"]]
+        print_table("Collective times", ["by", "", *figures], rows, left=2)
+    if frame is None:
+        return
+    from llmsim.validation.summary import not_simulated, worst
+
+    training = document["training"]
+    rows = [[row["source"], row["gpu"], *numbers(row), row["not_simulated"] or None] for row in training["summary"]]
+    print_table("Iteration time of published runs", ["source", "GPU", *figures, "not simulated"], rows, left=2)
+    rows = [
+        [run.id, run.source, run.model, run.gpu, run.layout, *_times(run)] for run in worst(frame, count).itertuples()
+    ]
+    if rows:
+        columns = ["run", "source", "model", "GPU", "layout", "measured", "simulated", "error"]
+        print_table("Worst runs (llmsim validate --row ID gives the scenario)", columns, rows, left=5)
+    missing = not_simulated(frame)
+    if len(missing):
+        rows = [[r.framework, r.reason, r.runs] for r in missing.itertuples()]
+        print_table("Not simulated", ["framework", "reason", "runs"], rows, left=2)
+    if "cross_validation" in document:
+        cross = document["cross_validation"]
+        click.echo(cross["note"])
+        rows = [[row["source"], row["n"], *_shown(row)] for row in cross["sources"]]
+        columns = ["source", "n", "median as shipped", "median with the others' factor", "factor"]
+        print_table("Each source with a factor fitted to the others", columns, rows)
+
+
+def _times(run: Any) -> list[str | None]:
+    return [f"{run.measured:.4g} s", f"{run.simulated:.4g} s", percent(run.error, True)]
+
+
+def _shown(row: dict) -> list[str | None]:
+    return [percent(row["unfitted_median"]), percent(row["median"]), f"{row['factor']:.3f}"]

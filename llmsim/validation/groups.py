@@ -1,0 +1,48 @@
+"""Accuracy of what a training run is made of: published kernel and collective times against the model's."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from llmsim.errors import CatalogueError, nearest
+
+GROUPS = ("training", "kernels", "collectives")
+
+
+def kernel_errors() -> list[dict[str, Any]]:
+    """Rows by kind of kernel and GPU: n, median, p90, worst and bias as fractions of the measured time."""
+    from llmsim.cost.measured import measured_kernels
+
+    groups: dict[tuple[str, str], list[float]] = {}
+    for row in measured_kernels():
+        error = row.predicted() / row.seconds - 1.0
+        kind = row.kind.split("_")[0]
+        for key in ((kind, row.gpu.label), (kind, "all")):
+            groups.setdefault(key, []).append(error)
+    return [{"kind": kind, "gpu": gpu} | _figures(errors) for (kind, gpu), errors in sorted(groups.items())]
+
+
+def collective_errors() -> list[dict[str, Any]]:
+    """Rows by, value, n, median, p90, bias: message sizes, GPUs and operations (`llmsim.collectives.accuracy`)."""
+    from llmsim.collectives.accuracy import accuracy_table
+
+    return accuracy_table()
+
+
+def check_group(name: str, sources: Iterable[str]) -> None:
+    """Raises `CatalogueError` when `name` is neither a group nor the beginning of a source's name."""
+    known = [*GROUPS, *sources]
+    if not any(item.lower().startswith(name.lower()) for item in known):
+        raise CatalogueError(f"there is no set {name!r}{nearest(name, known)}; sets: {', '.join(known)}")
+
+
+def _figures(errors: list[float]) -> dict[str, float]:
+    import numpy as np
+
+    absolute = np.abs(errors)
+    return {
+        "n": len(errors),
+        "median": float(np.median(absolute)),
+        "p90": float(np.quantile(absolute, 0.9)),
+        "worst": float(absolute.max()),
+        "bias": float(np.median(errors)),
+    }

@@ -1,0 +1,198 @@
+"""Published runs as data, as scenarios, and compared."""
+
+import math
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from llmsim.errors import CatalogueError, UserError
+from llmsim.validation.rows import (
+    find_row,
+    framework_of,
+    published_rows,
+    scenario_mapping,
+    scenario_of,
+    scenario_text,
+    traits,
+)
+from llmsim.validation.run import compare, select, validate
+
+
+def row(**changes: str) -> dict[str, str]:
+    """A single-node run that no table holds."""
+    return find_row("r0024") | {"id": "own"} | changes
+
+
+def test_hundreds_of_runs_ship_with_sources_and_figures():
+    rows = published_rows()
+    assert len(rows) > 400
+    assert len({r["id"] for r in rows}) == len(rows)
+    for r in rows:
+        assert r["reference"], r["id"]
+        assert float(r["iteration_time_s"]) > 0
+        tp, pp, cp, dp = (int(r[key]) for key in ("tp", "pp", "cp", "dp"))
+        assert tp * pp * cp * dp == int(r["n_gpus"]), r["id"]
+        assert int(r["global_batch_sequences"]) % (int(r["micro_batch"]) * dp) == 0, r["id"]
+
+
+def test_every_run_has_a_framework_and_a_scenario():
+    for r in published_rows():
+        mapping = scenario_mapping(r)
+        used = mapping["cluster"].get("gpus_per_node")
+        assert used is None or used * mapping["cluster"]["nodes"] == int(r["n_gpus"])
+        counts = mapping["parallelism"].get("stage_layers")
+        assert counts is None or sum(counts) == int(r["layers"])
+    assert {framework_of(r) for r in published_rows()} <= set(traits()["frameworks"])
+    assert all(entry["evidence"] for entry in traits()["frameworks"].values())
+
+
+def test_no_trait_depends_on_what_was_measured():
+    for r in published_rows()[::9]:
+        assert scenario_mapping(r) == scenario_mapping(r | {"iteration_time_s": "1", "memory_gib": "1"})
+
+
+def test_clusters_come_from_the_network_column():
+    assert scenario_mapping(find_row("r0509"))["cluster"] == {"topology": "jean-zay-a100", "nodes": 48}
+    slow = row(n_gpus="16", dp="2", internode_network="IB 100Gb/s x4/node")
+    assert scenario_mapping(slow)["cluster"] == {
+        "topology": "dgx-a100",
+        "nodes": 2,
+        "overrides": {"node.nics": 4, "node.nic.bandwidth": "100 Gbps"},
+    }
+    assert "overrides" not in scenario_mapping(row(internode_network="IB 100Gb/s x4/node"))["cluster"]  # one node
+    rack = scenario_mapping(row(gpu="GB200", n_gpus="256", dp="32", internode_network="NVL72 + 400Gb/s/GPU"))
+    assert rack["cluster"] == {"topology": "gb200-nvl72", "nodes": 4, "gpus_per_node": 64}
+    node = scenario_mapping(row(n_gpus="64", dp="8", internode_network="1600 Gb/s RoCE per node"))["cluster"]
+    assert node == {"topology": "dgx-a100", "nodes": 8, "overrides": {"network.fabric": "roce"}}
+
+
+def test_uneven_stages():
+    assert scenario_mapping(find_row("r0509"))["parallelism"]["stage_layers"] == [5, *[6] * 10, 5]  # BLOOM
+    ends = scenario_mapping(find_row("r0060"))["parallelism"]["stage_layers"]  # 126 layers, 8 stages of 4 chunks
+    assert ends == [3, *[4] * 30, 3]
+    # nanotron's head weighs four of the sixteen layers: the last stages are left without layers.
+    small = find_row("us0004") | {"pp": "8", "dp": "1"}
+    assert scenario_mapping(small)["parallelism"]["stage_layers"] == [3, 3, 2, 3, 2, 3, 0, 0]
+
+
+def test_traits_of_frameworks():
+    assert scenario_mapping(find_row("mpt078"))["parallelism"]["zero"] == 3
+    assert scenario_mapping(find_row("mpt078"))["training"]["accumulate_locally"] is False
+    assert scenario_mapping(find_row("r0001"))["training"]["overlap"]["grad_reduce"] is False
+    bf16 = next(r for r in published_rows() if r["source"].startswith("BigScience") and r["precision"] == "bf16")
+    assert scenario_mapping(bf16)["training"]["grad_dtype"] == "fp32"
+    with pytest.raises(CatalogueError, match="no framework"):
+        framework_of({"source": "my own"})
+
+
+def test_a_row_becomes_a_scenario_file(tmp_path):
+    from llmsim.scenario import load_scenario
+
+    path = tmp_path / "row.yaml"
+    path.write_text(scenario_text("r0026"), "utf-8")
+    scenario = load_scenario(str(path), ["simulation.detail=block"])
+    assert scenario.parallelism.pp == 8 and scenario.parallelism.vpp == 3
+    assert "arXiv" in path.read_text("utf-8") and "measured: 18.13 s" in path.read_text("utf-8")
+    assert scenario_of("r0026").training.global_batch == 64
+
+
+def test_unknown_names_say_what_exists():
+    with pytest.raises(CatalogueError, match="did you mean"):
+        find_row("r024")
+    with pytest.raises(CatalogueError, match=r"known: .*nanotron"):
+        select(["nowhere"])
+    with pytest.raises(CatalogueError, match="A100-80GB"):
+        scenario_mapping(row(gpu="A100-88GB"))
+
+
+def test_compare_counts_what_it_cannot_simulate():
+    done = compare(find_row("r0024"))
+    assert done["error"] == done["simulated"] / done["measured"] - 1
+    shares = [value for key, value in done.items() if key.startswith("share_")]
+    assert math.isclose(sum(shares), 1.0, rel_tol=1e-6)
+    failed = compare(row(precision="fp5"))
+    assert failed["error"] is None and "fp5" in failed["reason"]
+
+
+def test_validate_is_the_same_in_parallel():
+    from pandas.testing import assert_frame_equal
+
+    seen: list[float] = []
+    chosen = ["r0024", "r0025", "mpt084", "mpt097"]
+    alone = validate(chosen, workers=1, progress=seen.append)
+    together = validate(chosen, workers=2)
+    assert seen == [0.25, 0.5, 0.75, 1.0]
+    assert_frame_equal(alone.drop(columns="wall_s"), together.drop(columns="wall_s"))
+
+
+def test_within_reach_of_the_papers():
+    """A broad guard against breakage; the page docs/accuracy.md has the real figures."""
+    frame = validate(["r0024", "r0025", "r0027", "mpt084", "mpt097", "r0001", "r0004"], workers=1)
+    assert frame["error"].abs().max() < 0.25
+
+
+def test_summaries():
+    import pandas as pd
+
+    from llmsim.validation.cross import cross_validation
+    from llmsim.validation.summary import figures, not_simulated, summary, worst
+
+    errors = pd.Series([-0.1, 0.2, 0.3])
+    assert figures(errors) == {"n": 3, "median": 0.2, "p90": pytest.approx(0.28), "worst": 0.3, "bias": 0.2}
+    frame = pd.DataFrame(
+        {
+            "id": list("abcd"),
+            "source": ["x", "x", "y", "y"],
+            "framework": "f",
+            "gpu": "A100-80GB",
+            "error": [0.1, -0.3, 0.2, None],
+            "reason": ["", "", "", "parallelism.ep: 8 does not divide dp"],
+        }
+    )
+    table = summary(frame)
+    assert table["n"].tolist() == [2, 1, 3] and table["not_simulated"].tolist() == [0, 1, 1]
+    assert worst(frame, 2)["id"].tolist() == ["b", "c"]
+    assert not_simulated(frame)["runs"].tolist() == [1]
+    # y is predicted with x's median ratio: 0.9 -> (1.2 / 0.9) - 1.
+    sources = {entry["source"]: entry for entry in cross_validation(frame)["sources"]}
+    assert sources["y"]["median"] == pytest.approx(1.2 / 0.9 - 1)
+
+
+def test_kernels_and_collectives_are_part_of_it():
+    from llmsim.validation.groups import collective_errors, kernel_errors
+
+    gemm = next(r for r in kernel_errors() if r["kind"] == "gemm" and r["gpu"] == "all")
+    assert gemm["n"] > 100 and gemm["median"] < 0.15
+    assert any(r["by"] == "size" for r in collective_errors())
+
+
+def test_command_prints_rows_and_tables():
+    from llmsim.validation.command import validate as command
+
+    run = CliRunner().invoke(command, ["--row", "r0024"])
+    assert run.exit_code == 0 and yaml.safe_load(run.output)["name"] == "r0024"
+    run = CliRunner().invoke(command, ["--set", "r0024", "--workers", "1"])
+    assert run.exit_code == 0 and "Korthikanti2022_T5" in run.output
+    run = CliRunner().invoke(command, ["--set", "r0024", "--workers", "1", "--json", "--cross"])
+    document = yaml.safe_load(run.output)
+    assert document["training"]["rows"][0]["id"] == "r0024" and "note" in document["cross_validation"]
+    run = CliRunner().invoke(command, ["--set", "nowhere"])
+    assert isinstance(run.exception, UserError)
+
+
+def test_plot_and_page(tmp_path):
+    from llmsim.validation.report import write_report
+
+    frame = validate(["r0024", "r0025", "mpt084"], workers=1)
+    page = write_report(tmp_path / "accuracy.md", frame)
+    text = page.read_text("utf-8")
+    assert (tmp_path / "accuracy.png").stat().st_size > 10_000
+    assert "accuracy.png" in text and "## Not modelled" in text and "| megatron-2022 | 2 |" in text
+
+
+def test_plot_without_any_result():
+    from llmsim.plots.validation import plot_validation
+
+    frame = validate(["r0024"], workers=1).assign(error=float("nan"), simulated=float("nan"))
+    assert plot_validation(frame).axes
