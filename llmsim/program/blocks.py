@@ -41,9 +41,11 @@ class PassCompiler:
 
     def compile(self, work: Pass, name: str, phase: str) -> Template:
         """The template of a pass; `name` and `phase` are what its block is called in the trace."""
+        if not any(steps for _, steps in work.parts):  # a stage without layers passes on what it gets
+            return Template((("compute", Fragment(())),), 0)
         if self.blocks and self.team.alike:
             if work.closed:
-                parts = [self._block(steps) for _, steps in work.parts]
+                parts = [self._block(steps) for _, steps in work.parts if steps]
             else:
                 parts = [self._block(tuple(work.flat()[0]))]
             op = self._op(_in_series(parts), name, phase)

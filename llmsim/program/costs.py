@@ -72,6 +72,8 @@ class ClassCosts:
             latency, seconds = phase.latency / self.what_if.latency, phase.seconds / faster
             part = Part(phase.repeat, latency, seconds, tuple(demands.items()), _COMMUNICATION_WEIGHT)
             parts.append(_feasible(part, self.plan.capacities))
+        if not parts:  # a group of one rank, or nothing to send
+            parts.append(Part(1, 0.0, 0.0))
         meeting = self.meeting(place.kind, place.classes, lane) if place.group.ranks > 1 else -1
         kind = "p2p" if work.operation == "send_recv" else "collective"
         label = Label(step.name, kind, step.stream, step.phase, layer, work.group, 0.0, float(work.size), peer)

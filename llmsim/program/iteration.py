@@ -48,6 +48,14 @@ class StageProgram:
         return sum(self.parameters, Shares(0.0, 0.0))
 
 
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """A send that blocks its sender: the signal that starts it, and the one that it is over."""
+
+    done: int
+    over: int
+
+
 @dataclass(slots=True)
 class ClassProgram:
     """Lays out the lanes of one rank class. `peers` maps a neighbour (`next`, `prev`) to its class."""
@@ -64,7 +72,7 @@ class ClassProgram:
     degrees: dict[str, int]
     loader: Loader | None = None
     lanes: dict[str, list[Item]] = field(default_factory=dict)
-    _sending: int | None = None  # signal of a send that blocks its sender
+    _sending: "_Sending | None" = None
     _templates: dict[tuple, Template] = field(default_factory=dict)
 
     def build(self) -> list[Lane]:
@@ -122,7 +130,7 @@ class ClassProgram:
             return
         reduces = kind != "B" and self.degrees["dp"] * self.degrees["edp"] > 1
         overlapped = reduces and self.options.overlap_reduce and (last or not self.options.accumulate_locally)
-        if not overlapped:
+        if not overlapped or not self.stages[d, s].parameters:
             self._place(self._template(kind, d, s), tag, waits, signals, lane)
             if reduces and not last and not self.options.accumulate_locally:
                 self._reduce_now(d, s, tag, reduced)
@@ -199,9 +207,9 @@ class ClassProgram:
         name = "send activation" if kind == "F" else "send gradient"
         signals = [(arrived, 0.0)]
         if not self.options.overlap_pipeline:
-            sent = self.plan.new_signal()
-            signals.append((sent, 0.0))
-            self._sending = sent
+            over = self.plan.new_signal()
+            signals.append((over, 0.0))
+            self._sending = _Sending(done, over)
         template = self._send(way, name, peer)
         template.place(self.plan, self.lanes, self._tag(d, s, i, iteration), (done,), tuple(signals))
         return done
@@ -220,26 +228,27 @@ class ClassProgram:
 
     def _template(self, kind: str, d: int, s: int, scatter: bool = False) -> Template:
         def work() -> Pass:
-            made = self._sharded(_pass(self.stages[d, s].steps, kind), kind, d, s, scatter)
+            made, parameters = _pass(self.stages[d, s].steps, kind), self.stages[d, s].parameters
+            parameters = parameters if kind == "F" else parameters[::-1]
             source = s - 1 if kind == "F" else s + 1
             received = kind != "W" and self._neighbour(d, source) not in (None, self.stage)
-            if not (self.options.gather_boundary and received):
-                return made
-            gather = Communication("all_gather", "tp", self.options.gather_boundary)
-            phase = "forward" if kind == "F" else "backward"
-            return Pass(((-1, (Step("gather received", gather, "tp", phase),)), *made.parts), made.closed)
+            if self.options.gather_boundary and received:
+                gather = Communication("all_gather", "tp", self.options.gather_boundary)
+                phase = "forward" if kind == "F" else "backward"
+                made = Pass(((-1, (Step("gather received", gather, "tp", phase),)), *made.parts))
+                parameters = (Shares(0.0, 0.0), *parameters)
+            return self._sharded(made, parameters, kind, scatter)
 
         return self._cached((kind, d, s, scatter), work, kind)
 
-    def _sharded(self, work: Pass, kind: str, d: int, s: int, scatter: bool) -> Pass:
+    def _sharded(self, work: Pass, parameters: tuple[Shares, ...], kind: str, scatter: bool) -> Pass:
         """The pass with its parameters gathered and its gradients scattered, where they are sharded."""
         sharding = self.options.sharding
         if sharding is None:
             return work
-        parameters = self.stages[d, s].parameters
         if kind == "F":
             return sharded_forward(work, parameters, sharding)
-        return sharded_backward(work, parameters[::-1], sharding, gather=kind != "W", scatter=scatter)
+        return sharded_backward(work, parameters, sharding, gather=kind != "W", scatter=scatter)
 
     def _cached(self, key: tuple, work, kind: str) -> Template:
         if key not in self._templates:
@@ -251,9 +260,9 @@ class ClassProgram:
             pieces = tuple((lane if name == "compute" else f"{name} {lane}", part) for name, part in template.pieces)
             template = Template(pieces, template.signals)
         template.place(self.plan, self.lanes, tag, waits, signals)
-        if self._sending is not None:
+        if self._sending is not None and any(signal == self._sending.done for signal, _ in signals):
             # A blocking send: computation goes on when it is over.
-            self.lanes[lane].append(Item(Fragment(()), tag, 0, (self._sending,)))
+            self.lanes[lane].append(Item(Fragment(()), tag, 0, (self._sending.over,)))
             self._sending = None
 
     # After the passes ----------------------------------------------------------------------------------------------
