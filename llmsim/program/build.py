@@ -35,6 +35,17 @@ from llmsim.scenario import Scenario
 _BUCKET, _BUCKET_PER_RANK = 40e6, 1e6
 
 
+# Generations of FlashAttention; a GPU without a kernel of one runs the one before. Plain `flash` is the newest.
+_FLASH = {"flash1": 1, "flash2": 2, "flash3": 3}
+_NEWEST_FLASH = 3
+
+
+def _fusions(fused: bool | tuple[str, ...]) -> frozenset[str]:
+    if isinstance(fused, bool):
+        return ALL_FUSIONS if fused else NO_FUSIONS
+    return frozenset(fused)
+
+
 @dataclass(frozen=True)
 class Program:
     """What is played, and what its numbers mean. `stage_of[class]` is a pipeline rank."""
@@ -96,13 +107,20 @@ class Builder:
             ep=layout.ep,
             sequence_parallel=self.scenario.parallelism.sequence_parallel and layout.tp > 1,
             precision=training.precision,
-            attention=training.attention,
-            fusions=ALL_FUSIONS if training.fused else NO_FUSIONS,
+            attention="unfused" if training.attention == "unfused" else "flash",
+            flash_version=_FLASH.get(training.attention, _NEWEST_FLASH),
+            fusions=_fusions(training.fused),
             dropout=self.resolved.architecture.dropout,
             recompute=training.recompute.mode,
             tp_overlap=training.overlap.tp,
             grad_dtype=training.grad_dtype,
+            accumulate=self._accumulates,
         )
+
+    @property
+    def _accumulates(self) -> bool:
+        """Whether weight gradients are added into a buffer over micro-batches, not reduced at once."""
+        return self.scenario.training.accumulate_locally and self.scenario.parallelism.zero != 2
 
     # Traffic -------------------------------------------------------------------------------------------------------
 
@@ -218,10 +236,10 @@ class Builder:
             overlap_reduce=training.overlap.grad_reduce,
             overlap_gather=training.overlap.param_gather,
             overlap_pipeline=training.overlap.pipeline,
-            accumulate_locally=training.accumulate_locally and parallelism.zero != 2,
+            accumulate_locally=self._accumulates,
             bucket=max(_BUCKET, _BUCKET_PER_RANK * layout.dp * layout.cp),
             optimizer=training.optimizer,
-            fused_optimizer=training.fused,
+            fused_optimizer="optimizer" in shard.fusions,
             unscale=training.precision == "fp16",
             # Only from the second iteration on is the loader as far ahead as it gets.
             iterations=max(self.scenario.simulation.iterations, 2 if self.loading else 1),

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from llmsim.errors import nearest
+from llmsim.model.shard import ALL_FUSIONS
 from llmsim.parallel.layout import AXES
 from llmsim.scenario.fields import (
     Count,
@@ -114,6 +116,21 @@ class Offload(Section):
     parameters: Place = "none"
 
 
+def _fused(value: object) -> object:
+    """true, false, or the kernels that are fused by name."""
+    if isinstance(value, bool):
+        return value
+    names = ", ".join(sorted(ALL_FUSIONS))
+    if not isinstance(value, list | tuple):
+        raise refuse(f"{show(value)} is not true, false or a list of fused kernels; expected among {names}")
+    for name in value:
+        if name not in ALL_FUSIONS:
+            raise refuse(
+                f"{show(name)} is no kernel that can be fused; expected among {names}{nearest(name, ALL_FUSIONS)}"
+            )
+    return tuple(value)
+
+
 class TrainingSection(Section):
     """Batch, arithmetic and the choices of the training framework."""
 
@@ -123,8 +140,8 @@ class TrainingSection(Section):
     precision: choice("fp32", "tf32", "fp16", "bf16", "fp8") = "bf16"
     grad_dtype: choice("fp32", "fp16", "bf16") = "fp32"
     recompute: Annotated[Recompute, BeforeValidator(_recompute)] = Recompute(mode="selective")
-    attention: choice("flash", "unfused") = "flash"
-    fused: Flag = True
+    attention: choice("flash", "flash1", "flash2", "flash3", "unfused") = "flash"
+    fused: Annotated[bool | tuple[str, ...], BeforeValidator(_fused)] = True
     optimizer: choice("adam", "sgd", "adafactor", "muon") = "adam"
     overlap: Annotated[Overlap, empty_when_null()] = Overlap()
     accumulate_locally: Flag = True
