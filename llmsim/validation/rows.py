@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from llmsim.errors import CatalogueError, nearest
 
@@ -96,24 +96,7 @@ def scenario_mapping(row: Row, detail: str = "block") -> dict[str, Any]:
     counts = _stage_layers(row, framework.get("split", "edges"))
     if counts:
         mapping["parallelism"]["stage_layers"] = counts
-    if not _names_fusions():
-        mapping["training"]["fused"] = mapping["training"]["fused"] is True or "norm" in mapping["training"]["fused"]
     return mapping
-
-
-@lru_cache(maxsize=1)
-def _names_fusions() -> bool:
-    """Whether a scenario may list the kernels that are fused, rather than say all or none."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from llmsim.scenario.sections import TrainingSection
-
-    field = TrainingSection.model_fields["fused"]
-    try:
-        TypeAdapter(Annotated[(field.annotation, *field.metadata)]).validate_python(["norm"])
-    except ValidationError:
-        return False
-    return True
 
 
 def _merged(mapping: dict[str, Any], fragment: Mapping[str, Any]) -> dict[str, Any]:
