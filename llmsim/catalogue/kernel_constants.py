@@ -123,6 +123,11 @@ def sustained(gemm: GemmConstants, precision: str, tdp: float) -> float:
     return gemm.power.get(precision, inf) * (tdp / gemm.tdp) ** gemm.power_exponent
 
 
+def training_share(architecture: str) -> float:
+    """Math rate that training sustains over that of single kernels."""
+    return float(_table()["training"][architecture])
+
+
 def speed_spread() -> float:
     """Coefficient of variation of sustained math rates over GPUs of one kind."""
     return float(_table()["spread"])

@@ -7,7 +7,7 @@ import numpy as np
 
 from llmsim.cluster.cluster import Cluster
 from llmsim.cost.kernels import KernelCosts, KernelTraits
-from llmsim.cost.spread import slowest_share
+from llmsim.cost.spread import job_share
 from llmsim.engine.plan import Plan
 from llmsim.model.layer import embedding_steps, head_steps, layer_steps
 from llmsim.model.operators import LayerSteps
@@ -226,10 +226,11 @@ class Builder:
         training, parallelism = self.scenario.training, self.scenario.parallelism
         shard, layout = self.shard, self.resolved.layout
         boundary = shard.tokens * self.resolved.architecture.hidden * shard.element
+        whole = not parallelism.scatter_gather and not shard.split_sequence
         param_bytes = 4 if training.precision in ("fp32", "tf32") else 2
         return Options(
-            boundary_bytes=boundary / layout.tp,
-            gather_boundary=0.0 if shard.split_sequence or layout.tp == 1 else boundary,
+            boundary_bytes=boundary if whole else boundary / layout.tp,
+            gather_boundary=0.0 if whole or shard.split_sequence or layout.tp == 1 else boundary,
             grad_bytes=DTYPE_BYTES[training.grad_dtype],
             param_bytes=param_bytes,
             sharded_optimizer=parallelism.zero >= 1,
@@ -346,7 +347,7 @@ class Builder:
         what_if = self.what_if
         return KernelTraits(
             launch=None if what_if.launch else 0.0,
-            math=what_if.math * slowest_share(self.resolved.layout.ranks),
+            math=what_if.math * job_share(self.resolved.topology.gpu.architecture, self.resolved.layout.ranks),
             memory=what_if.hbm,
         )
 

@@ -82,6 +82,7 @@ class ParallelismSection(Section):
     dp: Count | None = None
     sequence_parallel: Flag = True
     schedule: Text = "1f1b"
+    scatter_gather: Flag = True  # tp ranks send a part each of what passes between stages, and gather it again
     zero: whole(0, 3) = 0
     hsdp: Count | None = None
     order: Annotated[tuple[str, ...], BeforeValidator(_order)] = AXES
