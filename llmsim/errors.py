@@ -1,15 +1,15 @@
 """The error tree. Everything a user can cause is a `UserError`; its text is one sentence (exit status 2).
 
-    LlmsimError
-    ├── UserError              the user's input is wrong
-    │   ├── ScenarioError      a scenario file: file, key, value and what is accepted
-    │   ├── CatalogueError     an unknown GPU, model, topology or schedule name
-    │   ├── TopologyError      a topology file or an imported graph
-    │   ├── ModelError         a model description or a Hugging Face config.json
-    │   ├── ScheduleError      a pipeline schedule that does not exist or cannot run (deadlock included)
-    │   ├── CollectiveError    a collective that does not exist or cannot run on this group
-    │   └── UnitError          a quantity that cannot be read
-    └── SimulationError        the engine cannot go on: a bug, or a cluster whose links are down
+LlmsimError
+├── UserError              the user's input is wrong
+│   ├── ScenarioError      a scenario file: file, key, value and what is accepted
+│   ├── CatalogueError     an unknown GPU, model, topology or schedule name
+│   ├── TopologyError      a topology file or an imported graph
+│   ├── ModelError         a model description or a Hugging Face config.json
+│   ├── ScheduleError      a pipeline schedule that does not exist or cannot run (deadlock included)
+│   ├── CollectiveError    a collective that does not exist or cannot run on this group
+│   └── UnitError          a quantity that cannot be read
+└── SimulationError        the engine cannot go on: a bug, or a cluster whose links are down
 """
 
 import difflib

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llmsim.analysis.metrics import bottleneck, bubbles, counts, rates
+from llmsim.economics.bill import training_bill
+from llmsim.economics.reading import data_metrics, training_tokens
 from llmsim.engine.player import Played, play
 from llmsim.program.accounts import BREAKDOWN, account
 from llmsim.program.build import Program, build_program
+from llmsim.program.hbm import memory_bound_share
 from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
 
@@ -92,7 +95,10 @@ def _metrics(scenario: Scenario, program: Program, played: Played) -> dict[str, 
             if (total * count).sum() > 0
         },
     }  # fmt: skip
-    metrics |= bottleneck(breakdown, None)
-    if training.tokens:
-        metrics["time_to_train_s"] = float(np.ceil(training.tokens / tokens) * iteration)
+    bound = memory_bound_share(program, peak, resolved.topology.gpu.memory_bandwidth)
+    metrics |= bottleneck(breakdown, None, bound)
+    metrics |= data_metrics(scenario, metrics["tokens_per_s"], breakdown["data"] / iteration)
+    if wanted := training_tokens(scenario):
+        metrics["time_to_train_s"] = float(np.ceil(wanted / tokens) * iteration)
+        metrics |= training_bill(scenario, metrics["time_to_train_s"], breakdown)
     return metrics

@@ -40,7 +40,7 @@ BAD = [
     ({"cluster.nodes": 10**18}, "cluster.nodes", ["too large"]),
     ({"training.global_batch": 0}, "training.global_batch", ["0 is too small"]),
     ({"training.precision": "bf17"}, "training.precision", ["'bf17'", "fp32, tf32", "did you mean 'bf16'"]),
-    ({"training.attention": "flsh"}, "training.attention", ["flash, unfused", "did you mean 'flash'"]),
+    ({"training.attention": "flsh"}, "training.attention", ["flash3, unfused", "did you mean 'flash'"]),
     ({"training.recompute": "ful"}, "training.recompute.mode", ["'ful'", "did you mean 'full'"]),
     ({"training.recompute": {"mode": "full", "layer": 2}}, "training.recompute.layer", ["did you mean 'layers'"]),
     ({"training.optimizer": "adamw"}, "training.optimizer", ["adam, sgd", "did you mean 'adam'"]),

@@ -168,7 +168,7 @@ def test_kernels_and_collectives_are_part_of_it():
 
 
 def test_command_prints_rows_and_tables():
-    from llmsim.validation.command import validate as command
+    from llmsim.cli.validate import validate as command
 
     run = CliRunner().invoke(command, ["--row", "r0024"])
     assert run.exit_code == 0 and yaml.safe_load(run.output)["name"] == "r0024"

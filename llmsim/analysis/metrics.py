@@ -57,13 +57,19 @@ def bubbles(
     }
 
 
-def bottleneck(breakdown: Mapping[str, float], memory: Mapping | None) -> dict[str, str]:
-    """What bounds the iteration, in the user's four words, and the figure that says so."""
+def bottleneck(
+    breakdown: Mapping[str, float], memory: Mapping | None, memory_bound: float = 0.0
+) -> dict[str, str]:
+    """What bounds the iteration, in the user's four words, and the figure that says so.
+
+    memory_bound: the share of computing (0..1) that HBM bandwidth bounds, not arithmetic.
+    """
     total = sum(breakdown.values())
+    computing = breakdown["compute"] + breakdown["bubble"] + breakdown["optimizer"] + breakdown["other"]
     shares = {
         "communication": sum(value for key, value in breakdown.items() if key.startswith("exposed_")),
-        "compute": breakdown["compute"] + breakdown["bubble"] + breakdown["optimizer"] + breakdown["other"],
-        "memory": breakdown["offload"],
+        "compute": (1.0 - memory_bound) * computing,
+        "memory": breakdown["offload"] + memory_bound * computing,
         "data": breakdown["data"],
     }
     if memory is not None and not memory["fits"]:
@@ -75,6 +81,12 @@ def bottleneck(breakdown: Mapping[str, float], memory: Mapping | None) -> dict[s
         }
     name = max(shares, key=lambda key: shares[key])
     part = shares[name] / total if total else 0.0
+    if name == "memory" and breakdown["offload"] < memory_bound * computing:
+        return {
+            "bottleneck": "memory",
+            "bottleneck_reason": f"{part:.0%} of the iteration is moving bytes: HBM bandwidth bounds "
+            f"{memory_bound:.0%} of the GPUs' computing",
+        }
     detail = max((key for key in breakdown if _belongs(key, name)), key=lambda key: breakdown[key])
     return {
         "bottleneck": name,

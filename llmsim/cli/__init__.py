@@ -20,6 +20,7 @@ COMMANDS = {
     "topologies": ("catalogue", "Cluster topologies that can be named in a scenario."),
     "topology": ("topology", "What a topology's graph holds: counts, bandwidths, bisection, diameter."),
     "schedules": ("catalogue", "Pipeline schedules that a scenario can ask for."),
+    "validate": ("validate", "Compare simulations with published training runs: the error table."),
     "sweep": ("sweep", "Simulate a scenario at many points, one row each."),
 }
 

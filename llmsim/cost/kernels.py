@@ -28,9 +28,7 @@ class KernelTraits:
 class KernelCosts:
     """Kernel times on one GPU; each distinct work is computed once."""
 
-    def __init__(
-        self, gpu: Gpu, traits: KernelTraits | None = None, constants: KernelConstants | None = None
-    ) -> None:
+    def __init__(self, gpu: Gpu, traits: KernelTraits | None = None, constants: KernelConstants | None = None) -> None:
         self.gpu = gpu
         self.traits = traits or KernelTraits()
         self.constants = _with_traits(constants or kernel_constants(gpu.architecture), self.traits)

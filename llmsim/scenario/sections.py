@@ -123,7 +123,7 @@ def _fused(value: object) -> object:
         return value
     names = ", ".join(sorted(ALL_FUSIONS))
     if not isinstance(value, list | tuple):
-        raise refuse(f"{show(value)} is not true, false or a list of fused kernels; expected among {names}")
+        raise refuse(f"{show(value)} is not known; expected true or false, or a list of fused kernels among {names}")
     for name in value:
         if name not in ALL_FUSIONS:
             raise refuse(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmsim.validation.command import percent
+from llmsim.validation.summary import percent
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -48,3 +48,10 @@ def not_simulated(frame: "pd.DataFrame") -> "pd.DataFrame":
         r"( at time|: \d+ does not|; (?!parallelism|training|model)).*$", "", regex=True
     )
     return missing.assign(reason=reason).groupby(["framework", "reason"]).size().rename("runs").reset_index()
+
+
+def percent(value: float | None, sign: bool = False) -> str | None:
+    """`12.3 %`, or None for a number that does not exist."""
+    if value is None or value != value:
+        return None
+    return f"{100 * value:+.1f} %" if sign else f"{100 * value:.1f} %"

@@ -93,15 +93,9 @@ def _records(frame: "pd.DataFrame") -> dict[str, Any]:
     }
 
 
-def percent(value: float | None, sign: bool = False) -> str | None:
-    """`12.3 %`, or None for a number that does not exist."""
-    if value is None or value != value:
-        return None
-    return f"{100 * value:+.1f} %" if sign else f"{100 * value:.1f} %"
-
-
 def _print(document: dict[str, Any], frame: "pd.DataFrame | None", count: int) -> None:
     from llmsim.cli.console import print_table
+    from llmsim.validation.summary import percent
 
     figures = ["n", "median", "p90", "worst", "bias"]
 
@@ -141,8 +135,12 @@ def _print(document: dict[str, Any], frame: "pd.DataFrame | None", count: int) -
 
 
 def _times(run: Any) -> list[str | None]:
+    from llmsim.validation.summary import percent
+
     return [f"{run.measured:.4g} s", f"{run.simulated:.4g} s", percent(run.error, True)]
 
 
 def _shown(row: dict) -> list[str | None]:
+    from llmsim.validation.summary import percent
+
     return [percent(row["unfitted_median"]), percent(row["median"]), f"{row['factor']:.3f}"]

@@ -1,0 +1,44 @@
+"""How much of the GPUs' work is moving bytes, and how much is arithmetic."""
+
+import numpy as np
+
+from llmsim.engine.plan import Fragment
+from llmsim.program.build import Program
+from llmsim.program.costs import resources_of
+
+
+def memory_bound_share(program: Program, peak: float, bandwidth: float) -> float:
+    """Share of the GPUs' computing that HBM bandwidth bounds, 0..1.
+
+    peak: FLOP/s and bandwidth: bytes/s of one GPU. Arithmetic needs FLOPs over peak and traffic needs bytes over
+    bandwidth; kernels are bound by one or the other, so the two shares say which of them the time belongs to.
+    """
+    flops, seconds = 0.0, 0.0
+    for lane in program.plan.lanes:
+        if lane.name not in ("compute", "beside"):
+            continue
+        ranks = float(program.classes.count[lane.owner])
+        hbm = resources_of(lane.owner)[1]
+        known: dict[int, tuple[float, float]] = {}
+        for item in lane.items:
+            key = id(item.fragment)
+            if key not in known:
+                known[key] = _demand(item.fragment, program, hbm)
+            own_flops, own_bytes = known[key]
+            flops += ranks * own_flops
+            seconds += ranks * own_bytes / bandwidth
+    arithmetic = flops / peak
+    return seconds / (arithmetic + seconds) if seconds > 0 else 0.0
+
+
+def _demand(fragment: Fragment, program: Program, hbm: int) -> tuple[float, float]:
+    """FLOPs and HBM bytes of one run of a fragment."""
+    flops = sum(program.labels[op.label].flops for op in fragment.ops)
+    moved = np.sum([
+        part.repeat * part.seconds * amount
+        for op in fragment.ops
+        for part in op.parts
+        for resource, amount in part.demands
+        if resource == hbm
+    ])  # fmt: skip
+    return flops, float(moved)
