@@ -131,11 +131,11 @@ def test_experts_follow_expert_parallelism_and_imbalance():
         steps = layer_steps(MIXTRAL, shard, "moe").forward
         return next(step.work for step in steps if step.name == "experts_fc1")
 
-    assert experts(Shard(1, 4096)) == Gemm(1024, 2 * 14336, 4096, 8)
-    assert experts(Shard(1, 4096, ep=8)) == Gemm(8192, 2 * 14336, 4096, 1)
+    assert experts(Shard(1, 4096)) == Gemm(1024, 2 * 14336, 4096, 8, grouped=True)
+    assert experts(Shard(1, 4096, ep=8)) == Gemm(8192, 2 * 14336, 4096, 1, grouped=True)
     assert experts(Shard(1, 4096, ep=8, imbalance=1.5)).m == 12288
-    assert experts(Shard(1, 4096, ep=2, tp=4)) == Gemm(2048, 2 * 3584, 4096, 4)
-    assert experts(Shard(1, 4096, ep=2, tp=4, sequence_parallel=True)) == Gemm(512, 2 * 14336, 4096, 4)
+    assert experts(Shard(1, 4096, ep=2, tp=4)) == Gemm(2048, 2 * 3584, 4096, 4, grouped=True)
+    assert experts(Shard(1, 4096, ep=2, tp=4, sequence_parallel=True)) == Gemm(512, 2 * 14336, 4096, 4, grouped=True)
     both_split = Shard(1, 4096, ep=2, tp=4, sequence_parallel=True, expert_tp=4)
     assert experts(both_split) == Gemm(2048, 2 * 3584, 4096, 4)
 

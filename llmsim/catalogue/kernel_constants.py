@@ -27,6 +27,7 @@ class GemmConstants:
     alignment: float
     unaligned: float
     unaligned_batched: float
+    accumulate_exposed: float
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class AttentionConstants:
 class MemoryConstants:
     """What a memory-bound kernel achieves (`llmsim.cost.memory_bound`)."""
 
-    hbm: float  # share of HBM bandwidth
+    hbm: float  # share of HBM bandwidth in matrix products and attention
+    elementwise: float  # the same in memory-bound kernels
     l2_share: float
     l2_rate: float
     block_bytes: float
@@ -73,13 +75,14 @@ class MemoryConstants:
 
 @dataclass(frozen=True)
 class KernelConstants:
-    """All constants of one architecture."""
+    """All constants of one architecture. training: share of the math rates that a job sustains, by precision."""
 
     launch: float
     blend: float
     gemm: GemmConstants
     attention: AttentionConstants
     memory: MemoryConstants
+    training: Mapping[str, float]
 
 
 @cache
@@ -114,18 +117,14 @@ def kernel_constants(architecture: str) -> KernelConstants:
         blend=table["blend"],
         gemm=GemmConstants(**gemm),
         attention=AttentionConstants(families=families, query_tile=own["query_tile"], **table["attention"]),
-        memory=MemoryConstants(hbm=own["hbm"], **table["memory"]),
+        memory=MemoryConstants(hbm=own["hbm"], elementwise=own["elementwise"], **table["memory"]),
+        training=table["training"][architecture],
     )
 
 
 def sustained(gemm: GemmConstants, precision: str, tdp: float) -> float:
     """FLOP/s that a GPU of this power limit sustains on large products, infinite where power is not the limit."""
     return gemm.power.get(precision, inf) * (tdp / gemm.tdp) ** gemm.power_exponent
-
-
-def training_share(architecture: str) -> float:
-    """Math rate that training sustains over that of single kernels."""
-    return float(_table()["training"][architecture])
 
 
 def speed_spread() -> float:

@@ -19,6 +19,8 @@ def gemm_time(work: Gemm, gpu: Gpu, constants: KernelConstants) -> KernelTime:
     compute: waves of tiles at the boost clock, the best of the library's tiles and split-K choices;
     power: executed FLOPs over what the power limit sustains (it binds large products, which fill every wave);
     memory: operands and result over HBM.
+    Grouped products are too short to hide the loads of their weights: their memory time adds to the rest. So does most
+    of the traffic of an accumulation, which happens in the epilogue of each tile.
     Raises `CatalogueError` for a precision that this GPU does not have.
     """
     gemm = constants.gemm
@@ -31,17 +33,23 @@ def gemm_time(work: Gemm, gpu: Gpu, constants: KernelConstants) -> KernelTime:
         slow = min(slow, rate)
         ramp, limit, rate = ramp * slow / rate, limit * slow / rate, slow
     compute, sm, tile = _best_tile(work, gpu, gemm, rate, ramp)
-    memory = _least_bytes(work) / (constants.memory.hbm * gpu.memory_bandwidth)
-    seconds = soft_maximum((compute, work.flops / limit, memory), constants.blend)
+    bandwidth = constants.memory.hbm * gpu.memory_bandwidth
+    memory = _least_bytes(work) / bandwidth
+    if work.grouped:
+        seconds = soft_maximum((compute, work.flops / limit), constants.blend) + memory
+    else:
+        seconds = soft_maximum((compute, work.flops / limit, memory), constants.blend)
+        if work.accumulate:
+            seconds += gemm.accumulate_exposed * _extra_bytes(work) / bandwidth
     size = _hbm_bytes(work, gpu, tile)
-    hbm = min(size / seconds, constants.memory.hbm * gpu.memory_bandwidth) if seconds else 0.0
+    hbm = min(size / seconds, bandwidth) if seconds else 0.0
     return KernelTime(seconds, constants.launch, work.flops, size, sm, hbm)
 
 
 def _aligned(work: Gemm, gemm: GemmConstants) -> bool:
-    """Rows of both operands and of the result start on vector-load boundaries."""
+    """Rows of both operands and of the result start on vector-load boundaries (experts' token counts are never rows)."""
     step = gemm.alignment / ELEMENT_BYTES[work.precision]
-    return work.k % step == 0 and work.n % step == 0
+    return (work.grouped or work.k % step == 0) and work.n % step == 0
 
 
 def _best_tile(work: Gemm, gpu: Gpu, gemm: GemmConstants, rate: float, ramp: float) -> _Choice:
@@ -75,8 +83,14 @@ def _reuse(tile: tuple[int, int]) -> float:
 def _least_bytes(work: Gemm) -> float:
     """Bytes with every operand read once and the result written once (read too when it accumulates in fp32)."""
     element = ELEMENT_BYTES[work.precision]
-    result = 8 if work.accumulate else max(2, element)
-    return float(work.batch * (element * work.k * (work.m + work.n) + result * work.m * work.n))
+    result = work.batch * work.m * work.n * max(2, element)
+    operands = work.batch * element * work.k * (work.m + work.n)
+    return float(operands + result) + (_extra_bytes(work) if work.accumulate else 0.0)
+
+
+def _extra_bytes(work: Gemm) -> float:
+    """What an fp32 accumulation reads and writes beyond a result of 16 bits."""
+    return float(work.batch * work.m * work.n * (8 - max(2, ELEMENT_BYTES[work.precision])))
 
 
 def _hbm_bytes(work: Gemm, gpu: Gpu, tile: tuple[int, int]) -> float:

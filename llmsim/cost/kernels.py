@@ -1,5 +1,6 @@
 """Compute kernels in seconds: what the work of one kernel takes of one GPU."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from llmsim.catalogue.gpus import Gpu
@@ -23,6 +24,7 @@ class KernelTraits:
     math: float = 1.0  # times the catalogue's achieved math rates
     memory: float = 1.0  # times the catalogue's achieved HBM bandwidth
     attention: str | None = None  # kernel family for all attention; None = flash of the work's version
+    sustained: bool = False  # math rates as a training job sustains them, not as single kernels show
 
 
 class KernelCosts:
@@ -51,23 +53,22 @@ class KernelCosts:
 
 def _with_traits(constants: KernelConstants, traits: KernelTraits) -> KernelConstants:
     """The constants with a user's traits applied."""
-    if traits.math == 1.0 and traits.memory == 1.0 and traits.launch is None:
+    if traits.math == 1.0 and traits.memory == 1.0 and traits.launch is None and not traits.sustained:
         return constants
-    gemm, attention = constants.gemm, constants.attention
+    gemm, attention, memory = constants.gemm, constants.attention, constants.memory
+    training = constants.training if traits.sustained else {"other": 1.0, "attention": 1.0}
+
+    def scaled(rates: Mapping[str, float]) -> dict[str, float]:
+        return {k: v * traits.math * training.get(k, training["other"]) for k, v in rates.items()}
+
+    core = traits.math * training["attention"]
     return replace(
         constants,
         launch=constants.launch if traits.launch is None else traits.launch,
-        gemm=replace(
-            gemm,
-            issue={k: v * traits.math for k, v in gemm.issue.items()},
-            power={k: v * traits.math for k, v in gemm.power.items()},
-        ),
+        gemm=replace(gemm, issue=scaled(gemm.issue), power=scaled(gemm.power)),
         attention=replace(
             attention,
-            families={
-                k: replace(v, math=v.math * traits.math, softmax=v.softmax / traits.math)
-                for k, v in attention.families.items()
-            },
+            families={k: replace(v, math=v.math * core, softmax=v.softmax / core) for k, v in attention.families.items()},
         ),
-        memory=replace(constants.memory, hbm=constants.memory.hbm * traits.memory),
+        memory=replace(memory, hbm=memory.hbm * traits.memory, elementwise=memory.elementwise * traits.memory),
     )

@@ -14,7 +14,7 @@ def memory_bound_time(work: MemoryBound, gpu: Gpu, constants: KernelConstants) -
     A kernel that moves less than the L2's share finds everything there, one that moves twice as much nothing.
     """
     memory = constants.memory
-    bandwidth = memory.hbm * gpu.memory_bandwidth
+    bandwidth = memory.elementwise * gpu.memory_bandwidth
     kernels = max(1, work.kernels)
     each = work.bytes / kernels
     kept = memory.l2_share * gpu.l2_bytes

@@ -1,4 +1,4 @@
-"""What is left of a kernel benchmark's math rate in a training job: sustained power, and the slowest of its GPUs.
+"""How much slower than a typical GPU the slowest of a job is.
 
 Sustained clocks under a power limit differ between GPUs of one kind (Sinha et al., SC 2022, "Not All GPUs Are Created
 Equal"). Kernel benchmarks show one GPU; a training step waits at every collective for the slowest of all.
@@ -7,12 +7,7 @@ Equal"). Kernel benchmarks show one GPU; a training step waits at every collecti
 from functools import cache
 from statistics import NormalDist
 
-from llmsim.catalogue.kernel_constants import speed_spread, training_share
-
-
-def job_share(architecture: str, gpus: int) -> float:
-    """Math rate of a synchronous job on `gpus` GPUs over that of one kernel alone on a typical GPU."""
-    return training_share(architecture) * slowest_share(gpus)
+from llmsim.catalogue.kernel_constants import speed_spread
 
 
 def slowest_share(gpus: int) -> float:

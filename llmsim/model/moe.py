@@ -109,13 +109,13 @@ def _experts(arch: Architecture, shard: Shard, r: Routing) -> list[Operator]:
     h, width, up = arch.hidden, r.ffn_hidden, r.ffn_hidden * (arch.mlp_matrices - 1)
     return [
         Linear(
-            "experts_fc1", r.per_expert, up, h, shard, shard.precision, r.experts,
+            "experts_fc1", r.per_expert, up, h, shard, shard.precision, r.experts, True,
             cast=traffic.fp8_cast(shard, r.gathered * h),
             cast_grad=traffic.fp8_cast(shard, r.gathered * up, fused=True),
         ),
         elementwise("experts_activation", *traffic.activation(arch, shard, r.gathered, width)),
         Linear(
-            "experts_fc2", r.per_expert, h, width, shard, shard.precision, r.experts,
+            "experts_fc2", r.per_expert, h, width, shard, shard.precision, r.experts, True,
             cast=traffic.fp8_cast(shard, r.gathered * width, fused=True),
             cast_grad=traffic.fp8_cast(shard, r.gathered * h),
         ),

@@ -125,7 +125,8 @@ class Linear:
 
     entry/exit are the collectives before the input and after the output; entry_grad/exit_grad those of the gradients
     (Megatron's f, g and their sequence-parallel forms). `regather`: with sequence parallelism the gathered input is
-    not kept but gathered again for the weight gradient. `cast`/`cast_grad`: bytes of the fp8 conversions.
+    not kept but gathered again for the weight gradient. `cast`/`cast_grad`: bytes of the fp8 conversions. `grouped`:
+    the products are those of different experts.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Linear:
     shard: Shard
     precision: str
     batch: int = 1
+    grouped: bool = False
     entry: Communication | None = None
     entry_grad: Communication | None = None
     regather: Communication | None = None
@@ -150,7 +152,7 @@ class Linear:
     def list_forward(self, steps: StepList, phase: str) -> None:
         if self.cast:
             steps.add(f"{self.name}_cast", MemoryBound(self.cast), phase)
-        gemm = Gemm(self.m, self.n, self.k, self.batch, self.precision)
+        gemm = Gemm(self.m, self.n, self.k, self.batch, self.precision, grouped=self.grouped)
         self._overlapped(steps, self.name, gemm, self.entry, self.exit, phase)
 
     def _overlapped(
@@ -197,7 +199,7 @@ class Linear:
             gathered = steps.add(f"{name}_regather", again, "backward", again.group, start, side=True)
         elif again:
             steps.add(f"{name}_regather", again, "backward", again.group)
-        dgrad = Gemm(self.m, self.k, self.n, self.batch, self.precision)
+        dgrad = Gemm(self.m, self.k, self.n, self.batch, self.precision, grouped=self.grouped)
         self._overlapped_dgrad(steps, dgrad)
         produced = steps.head
         reduced = None
@@ -226,7 +228,7 @@ class Linear:
     def _list_wgrad(self, steps: StepList, after: tuple[int, ...]) -> int:
         shard = self.shard
         adds = shard.accumulate and shard.fused("grad_accumulation") and shard.gradient == 4
-        gemm = Gemm(self.n, self.k, self.m, self.batch, self.precision, adds)
+        gemm = Gemm(self.n, self.k, self.m, self.batch, self.precision, adds, self.grouped)
         return steps.add(f"{self.name}_wgrad", gemm, "weight", after=after)
 
 

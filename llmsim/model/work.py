@@ -19,6 +19,7 @@ class Gemm:
     batch: int = 1
     precision: Precision = "bf16"
     accumulate: bool = False  # adds into an fp32 output (weight gradients of a fused accumulation)
+    grouped: bool = False  # each product has operands of its own and few rows: the experts of a mixture
 
     @property
     def flops(self) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 
 from llmsim.cluster.cluster import Cluster
 from llmsim.cost.kernels import KernelCosts, KernelTraits
-from llmsim.cost.spread import job_share
+from llmsim.cost.spread import slowest_share
 from llmsim.engine.plan import Plan
 from llmsim.model.layer import embedding_steps, head_steps, layer_steps
 from llmsim.model.operators import LayerSteps
@@ -347,7 +347,8 @@ class Builder:
         what_if = self.what_if
         return KernelTraits(
             launch=None if what_if.launch else 0.0,
-            math=what_if.math * job_share(self.resolved.topology.gpu.architecture, self.resolved.layout.ranks),
+            math=what_if.math * slowest_share(self.resolved.layout.ranks),
+            sustained=True,
             memory=what_if.hbm,
         )
 
