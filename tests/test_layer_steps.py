@@ -137,7 +137,7 @@ def test_experts_follow_expert_parallelism_and_imbalance():
     assert experts(Shard(1, 4096, ep=2, tp=4)) == Gemm(2048, 2 * 3584, 4096, 4, grouped=True)
     assert experts(Shard(1, 4096, ep=2, tp=4, sequence_parallel=True)) == Gemm(512, 2 * 14336, 4096, 4, grouped=True)
     both_split = Shard(1, 4096, ep=2, tp=4, sequence_parallel=True, expert_tp=4)
-    assert experts(both_split) == Gemm(2048, 2 * 3584, 4096, 4)
+    assert experts(both_split) == Gemm(2048, 2 * 3584, 4096, 4, grouped=True)
 
 
 def test_order_and_overlap_of_a_megatron_layer():

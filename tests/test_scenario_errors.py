@@ -47,6 +47,8 @@ BAD = [
     ({"training.tokens": "300 giga"}, "training.tokens", ["'300 giga'", "300e9"]),
     ({"training.tokens": -1}, "training.tokens", ["-1", "more than 0"]),
     ({"training.tokens": float("nan")}, "training.tokens", ["not finite"]),
+    ({"training.grad_reduction": "reduce_scatter"}, "training.grad_reduction", ["zero 0", "all_reduce"]),
+    ({"training.grad_reduction": "all_reduce", "parallelism.zero": 3}, "training.grad_reduction", ["zero 3", "auto"]),
     ({"training.fused": "maybe"}, "training.fused", ["'maybe'", "true or false"]),
     ({"training.offload": {"optimizer": "disk"}}, "training.offload.optimizer", ["none, cpu, nvme"]),
     ({"training": 5}, "training", ["5 is not a mapping", "global_batch"]),

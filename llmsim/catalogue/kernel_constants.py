@@ -107,6 +107,7 @@ def kernel_constants(architecture: str) -> KernelConstants:
         "splits": tuple(table["gemm"]["splits"]),
         "tile_half": own["tile_half"],
         "ramp_bytes": own["ramp_bytes"],
+        "accumulate_exposed": own["accumulate_exposed"],
         "issue": own["issue"],
         "power": {k: v for k, v in own["power"].items() if k != "tdp"},
         "tdp": own["power"]["tdp"],

@@ -47,7 +47,7 @@ def gemm_time(work: Gemm, gpu: Gpu, constants: KernelConstants) -> KernelTime:
 
 
 def _aligned(work: Gemm, gemm: GemmConstants) -> bool:
-    """Rows of both operands and of the result start on vector-load boundaries (experts' token counts are never rows)."""
+    """Rows of both operands and of the result start on vector-load boundaries; experts' token counts are never rows."""
     step = gemm.alignment / ELEMENT_BYTES[work.precision]
     return (work.grouped or work.k % step == 0) and work.n % step == 0
 

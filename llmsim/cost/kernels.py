@@ -68,7 +68,10 @@ def _with_traits(constants: KernelConstants, traits: KernelTraits) -> KernelCons
         gemm=replace(gemm, issue=scaled(gemm.issue), power=scaled(gemm.power)),
         attention=replace(
             attention,
-            families={k: replace(v, math=v.math * core, softmax=v.softmax / core) for k, v in attention.families.items()},
+            families={
+                name: replace(kernel, math=kernel.math * core, softmax=kernel.softmax / core)
+                for name, kernel in attention.families.items()
+            },
         ),
         memory=replace(memory, hbm=memory.hbm * traits.memory, elementwise=memory.elementwise * traits.memory),
     )

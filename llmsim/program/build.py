@@ -113,6 +113,7 @@ class Builder:
             dropout=self.resolved.architecture.dropout,
             recompute=training.recompute.mode,
             tp_overlap=training.overlap.tp,
+            async_tp_grad=training.overlap.tp_grad,
             grad_dtype=training.grad_dtype,
             accumulate=self._accumulates,
         )
@@ -234,6 +235,7 @@ class Builder:
             grad_bytes=DTYPE_BYTES[training.grad_dtype],
             param_bytes=param_bytes,
             sharded_optimizer=parallelism.zero >= 1,
+            scatter_gradients=parallelism.zero >= 1 and training.grad_reduction != "all_reduce",
             overlap_reduce=training.overlap.grad_reduce,
             overlap_gather=training.overlap.param_gather,
             overlap_pipeline=training.overlap.pipeline,

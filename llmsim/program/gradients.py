@@ -44,9 +44,9 @@ class Shares:
         return self.dense + self.expert
 
 
-def reduction_steps(shares: Shares, grad_bytes: int, sharded: bool) -> list[Step]:
-    """Gradient reduction of one bucket: a reduce-scatter when the optimizer is sharded, else an all-reduce."""
-    operation = "reduce_scatter" if sharded else "all_reduce"
+def reduction_steps(shares: Shares, grad_bytes: int, scatter: bool) -> list[Step]:
+    """Gradient reduction of one bucket: a reduce-scatter, of which each rank gets its share, or an all-reduce."""
+    operation = "reduce_scatter" if scatter else "all_reduce"
     return [
         Step(
             f"gradient {operation.replace('_', '-')}",

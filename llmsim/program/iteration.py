@@ -23,6 +23,7 @@ class Options:
     grad_bytes: int
     param_bytes: int
     sharded_optimizer: bool
+    scatter_gradients: bool  # gradients are reduce-scattered, not all-reduced
     overlap_reduce: bool
     overlap_gather: bool
     overlap_pipeline: bool
@@ -283,7 +284,7 @@ class ClassProgram:
         return result
 
     def _reduce(self, share: Shares, tag: int, waits: tuple[int, ...], reduced: list[int]) -> None:
-        steps = reduction_steps(share, self.options.grad_bytes, self.options.sharded_optimizer)
+        steps = reduction_steps(share, self.options.grad_bytes, self.options.scatter_gradients)
         steps = [step for step in steps if self.degrees[step.work.group] > 1]
         if not steps:
             return
@@ -293,7 +294,7 @@ class ClassProgram:
 
     def _reduce_now(self, d: int, s: int, tag: int, reduced: list[int]) -> None:
         """A reduction that computation waits for."""
-        steps = reduction_steps(self.stages[d, s].total, self.options.grad_bytes, self.options.sharded_optimizer)
+        steps = reduction_steps(self.stages[d, s].total, self.options.grad_bytes, self.options.scatter_gradients)
         self._serial([x for x in steps if self.degrees[x.work.group] > 1], "compute").place(self.plan, self.lanes, tag)
 
     def _serial(self, steps: list[Step], lane: str) -> Template:
@@ -315,7 +316,7 @@ class ClassProgram:
         steps: list[Step] = []
         if not options.overlap_reduce and options.accumulate_locally and options.sharding is None:
             for stage in self.stages.values():
-                steps += reduction_steps(stage.total, options.grad_bytes, options.sharded_optimizer)
+                steps += reduction_steps(stage.total, options.grad_bytes, options.scatter_gradients)
         if self.degrees["embedding"] > 1:
             size = self._embedding_bytes()
             steps.append(Step("embedding gradient", Communication("all_reduce", "embedding", size), "dp", "backward"))

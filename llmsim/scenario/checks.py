@@ -233,6 +233,21 @@ def check_hsdp(s: Subject) -> Found:
         yield "parallelism.hsdp", f"{p.hsdp} does not divide dp {s.dp}; expected a divisor, such as {near}"
 
 
+def check_grad_reduction(s: Subject) -> Found:
+    if s.scenario.training.grad_reduction == "reduce_scatter" and s.scenario.parallelism.zero == 0:
+        yield (
+            "training.grad_reduction",
+            "'reduce_scatter' leaves each rank a share of the gradients, but with zero 0 each needs all; "
+            "expected auto or all_reduce, or zero 1 or more",
+        )
+    elif s.scenario.training.grad_reduction == "all_reduce" and s.scenario.parallelism.zero >= 2:
+        yield (
+            "training.grad_reduction",
+            f"'all_reduce' gives each rank all gradients, but zero {s.scenario.parallelism.zero} shards them; "
+            "expected auto or reduce_scatter, or zero 0 or 1",
+        )
+
+
 def check_storage(s: Subject) -> Found:
     storage = s.scenario.data.storage
     if storage is None:
@@ -311,6 +326,7 @@ GRID_CHECKS = (check_gpus_per_node, check_network_exists, check_grid)
 CHECKS = (
     *(check_batch, check_sequence, check_heads, check_kv_heads, check_ffn, check_experts),
     *(check_schedule, check_chunks, check_stage_layers, check_recompute_layers, check_hsdp, check_precision),
+    check_grad_reduction,
     *(check_storage, check_dataset),
     check_faults,
 )

@@ -106,7 +106,8 @@ class Overlap(Section):
     grad_reduce: Flag = True
     param_gather: Flag = True
     pipeline: Flag = True
-    tp: Flag = False
+    tp: Flag = False  # products pipelined chunk by chunk with their tensor-parallel collectives
+    tp_grad: Flag = True  # the collective of an input gradient beside the product of the weight gradient
 
 
 class Offload(Section):
@@ -140,6 +141,8 @@ class TrainingSection(Section):
     micro_batch: Count = 1
     precision: choice("fp32", "tf32", "fp16", "bf16", "fp8") = "bf16"
     grad_dtype: choice("fp32", "fp16", "bf16") = "fp32"
+    # auto: reduce_scatter where optimizer states are sharded; DeepSpeed's pipelines all-reduce even then
+    grad_reduction: choice("auto", "all_reduce", "reduce_scatter") = "auto"
     recompute: Annotated[Recompute, BeforeValidator(_recompute)] = Recompute(mode="selective")
     attention: choice("flash", "flash1", "flash2", "flash3", "unfused") = "flash"
     fused: Annotated[bool | tuple[str, ...], BeforeValidator(_fused)] = True

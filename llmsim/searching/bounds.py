@@ -227,7 +227,7 @@ def _finish(outline: Outline, rank: int) -> _Finish:
         if options.overlap_reduce:
             before = min(seconds(_reduction(outline, s)) for s in _stages_of(outline.schedule, rank))
         else:
-            before = seconds(reduction_steps(total, options.grad_bytes, options.sharded_optimizer))
+            before = seconds(reduction_steps(total, options.grad_bytes, options.scatter_gradients))
     if degrees["embedding"] > 1:
         size = degrees["embedding_parameters"] * options.grad_bytes
         before += costs.seconds(Communication("all_reduce", "embedding", size))
@@ -252,7 +252,7 @@ def _reduction(outline: Outline, stage: int) -> list[Step]:
     options, parameters = outline.options, tuple(reversed(outline.stages[stage].parameters))
     last = buckets(parameters, options.bucket)[-1]
     share = sum(parameters[-last:], Shares(0.0, 0.0))
-    return reduction_steps(share, options.grad_bytes, options.sharded_optimizer)
+    return reduction_steps(share, options.grad_bytes, options.scatter_gradients)
 
 
 def _early(outline: Outline, held: list) -> float:
@@ -273,7 +273,7 @@ def _carried(outline: Outline, held: list) -> float:
         return 0.0
     degrees = outline._degrees(0)
     total = sum((outline.stages[s].total for _, s in held), Shares(0.0, 0.0))
-    steps = reduction_steps(total, options.grad_bytes, options.sharded_optimizer)
+    steps = reduction_steps(total, options.grad_bytes, options.scatter_gradients)
     return sum(costs.seconds(step.work) for step in steps if degrees[step.work.group] > 1)
 
 
