@@ -49,7 +49,7 @@ def cross(rows: list[MeasuredKernel]) -> None:
         print(line(label, [r.predicted(constants) / r.seconds - 1.0 for r in unseen]))
     for donor, name in (("hopper", "a100-80"), ("hopper", "b200"), ("ampere", "h100-sxm"), ("ampere", "b200")):
         unseen = [r for r in gemm if r.gpu.name == name]
-        own = kernel_constants(unseen[0].gpu.architecture)
+        own = kernel_constants(unseen[0].gpu.kernels)
         other = kernel_constants(donor)
         # Sustained power is a fact of the chip: carried over as the same share of peak at its own TDP.
         peak = {"hopper": 989.4e12, "ampere": 312e12}[donor]

@@ -16,6 +16,7 @@ class Gpu:
     name: str
     label: str
     architecture: str  # volta | ampere | ada | hopper | blackwell | cdna2 | cdna3
+    kernels: str  # whose constants in kernels.yaml its kernels have
     # fp32, tf32, fp16, bf16, fp8; absent = unsupported. A plain dict, so that a Gpu can be pickled.
     peak_flops: Mapping[str, float] = field(hash=False)
     memory_bytes: float  # usable HBM as nvidia-smi shows it
@@ -74,6 +75,7 @@ def gpu(name: str) -> Gpu:
         name=key,
         label=entry["label"],
         architecture=entry["architecture"],
+        kernels=entry.get("kernels", entry["architecture"]),
         peak_flops={p: float(v) * 1e12 for p, v in entry["peak"].items()},
         memory_bytes=parse_quantity(entry["memory"], "bytes"),
         memory_bandwidth=parse_quantity(entry["memory_bandwidth"], "bandwidth"),

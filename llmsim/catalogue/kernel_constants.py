@@ -46,7 +46,8 @@ class AttentionConstants:
     """What fused attention achieves, by kernel family: flash1, flash2, flash3, prefill."""
 
     families: Mapping[str, AttentionKernel]
-    query_tile: int
+    query_tile: int  # queries of a block in the forward
+    backward_tile: int  # keys of a block in the backward
     tail: float
     overlap: float
     head_step: int
@@ -108,6 +109,7 @@ def kernel_constants(architecture: str) -> KernelConstants:
         "tile_half": own["tile_half"],
         "ramp_bytes": own["ramp_bytes"],
         "accumulate_exposed": own["accumulate_exposed"],
+        "power_exponent": own["power_exponent"],
         "issue": own["issue"],
         "power": {k: v for k, v in own["power"].items() if k != "tdp"},
         "tdp": own["power"]["tdp"],
@@ -117,7 +119,12 @@ def kernel_constants(architecture: str) -> KernelConstants:
         launch=own["launch"],
         blend=table["blend"],
         gemm=GemmConstants(**gemm),
-        attention=AttentionConstants(families=families, query_tile=own["query_tile"], **table["attention"]),
+        attention=AttentionConstants(
+            families=families,
+            query_tile=own["query_tile"],
+            backward_tile=own.get("backward_tile", own["query_tile"]),
+            **table["attention"],
+        ),
         memory=MemoryConstants(hbm=own["hbm"], elementwise=own["elementwise"], **table["memory"]),
         training=table["training"][architecture],
     )

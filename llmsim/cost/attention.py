@@ -20,7 +20,7 @@ def attention_time(work: Attention, gpu: Gpu, constants: KernelConstants, family
     shared = constants.attention
     kernel = shared.family(family or f"flash{work.version}")
     owned, visited = (work.kv_len, work.q_len) if work.backward else (work.q_len, work.kv_len)
-    tile = shared.query_tile
+    tile = shared.backward_tile if work.backward else shared.query_tile
     tiles = work.batch * work.heads * ceil(owned / tile)
     overhead = kernel.overhead * (kernel.backward_overhead if work.backward else 1.0)
     # Half of a tile on a mask's edge is computed for nothing; a causal window has two edges.

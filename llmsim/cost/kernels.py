@@ -33,7 +33,7 @@ class KernelCosts:
     def __init__(self, gpu: Gpu, traits: KernelTraits | None = None, constants: KernelConstants | None = None) -> None:
         self.gpu = gpu
         self.traits = traits or KernelTraits()
-        self.constants = _with_traits(constants or kernel_constants(gpu.architecture), self.traits)
+        self.constants = _with_traits(constants or kernel_constants(gpu.kernels), self.traits)
         self._known: dict[Work, KernelTime] = {}
 
     def time(self, work: Work) -> KernelTime:
