@@ -11,6 +11,7 @@ _PUBLIC = {
     "simulate": "llmsim.simulation",
     "Result": "llmsim.simulation",
     "simulate_schedule": "llmsim.schedule",
+    "simulate_collective": "llmsim.collective",
     "sweep": "llmsim.sweeping",
     "plot_timeline": "llmsim.plots",
     "LlmsimError": "llmsim.errors",

@@ -7,9 +7,14 @@ from typing import Any
 
 @cache
 def collective_constants() -> dict[str, Any]:
-    """The two sections `nccl` (what NCCL's tuner believes) and `achieved` (what happens), units in the file."""
+    """Sections `nccl` (what NCCL's tuner believes), `achieved` (what happens), `stands_for`; units in the file."""
     import yaml
 
     text = resources.files("llmsim.catalogue").joinpath("collectives.yaml").read_text(encoding="utf-8")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return yaml.load(text, Loader=loader)
+
+
+def generation(architecture: str) -> str:
+    """The GPU generation whose constants an architecture uses: its own, or the one that stands for it."""
+    return collective_constants()["stands_for"].get(architecture, architecture)

@@ -19,6 +19,7 @@ COMMANDS = {
     "gpus": ("catalogue", "GPUs of the catalogue."),
     "topologies": ("catalogue", "Cluster topologies that can be named in a scenario."),
     "topology": ("topology", "What a topology's graph holds: counts, bandwidths, bisection, diameter."),
+    "collective": ("collective", "Play a collective on a cluster: the table that nccl-tests would print."),
     "schedules": ("catalogue", "Pipeline schedules that a scenario can ask for."),
     "validate": ("validate", "Compare simulations with published training runs: the error table."),
     "sweep": ("sweep", "Simulate a scenario at many points, one row each."),

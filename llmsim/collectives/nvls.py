@@ -13,6 +13,7 @@ from llmsim.collectives.phase import Phase, pipelined
 from llmsim.collectives.tree import tree_traffic
 
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter")
+MOST_HEADS = 32  # members that a multicast channel can start at (NCCL_MAX_NVLS_ARITY)
 
 
 def nvls_bandwidth(operation: str, group: Group) -> float:
@@ -38,7 +39,10 @@ def plan_tree(operation: str, size: float, group: Group, protocol: str) -> tuple
     c = collective_constants()["achieved"]
     n = group.per_node
     _, inter = tree_traffic(size, group)
-    network = achieved.network_rate(group) * size / (inter * n)
+    rate = achieved.network_rate(group)
+    if n > MOST_HEADS:
+        rate = min(rate, c["rack_tree_rate"])
+    network = rate * size / (inter * n)
     bandwidth = min(nvls_bandwidth(operation, group) * c["nvls_tree_efficiency"], network)
     return _phases(size, group, bandwidth, 2, 2 * ceil(log2(group.nodes)), size * (1 + 1 / n), inter)
 

@@ -26,7 +26,7 @@ from llmsim.program.gradients import DTYPE_BYTES, Shares
 from llmsim.program.iteration import ClassProgram, Options, StageProgram
 from llmsim.program.labels import Label, Numbered, Tag
 from llmsim.program.passes import StageSteps
-from llmsim.program.placement import Traffic, peer_traffic, ring_traffic
+from llmsim.program.placement import Traffic, exchange_traffic, peer_traffic, ring_traffic
 from llmsim.program.team import teams
 from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
@@ -139,7 +139,10 @@ class Builder:
         ends = self._ends
         if ends is not None:
             members["embedding"] = layout.groups("pp")[:, ends]
-        result = {kind: ring_traffic(kind, rows, self.cluster, self.gpu_of_rank, {}) for kind, rows in members.items()}
+        result = {}
+        for kind, rows in members.items():
+            flows = exchange_traffic if kind == "ep" else ring_traffic  # experts exchange with all, others in rings
+            result[kind] = flows(kind, rows, self.cluster, self.gpu_of_rank, {})
         if layout.pp > 1:
             for way, peers in self.peers.items():
                 result[f"pp_{way}"] = peer_traffic(f"pp_{way}", peers, self.cluster, self.gpu_of_rank, {})

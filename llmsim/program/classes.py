@@ -68,21 +68,23 @@ def without_slack(traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndar
     A link above the NICs that has room for the full rate of every GPU whose flows cross it limits nothing; leaving it
     out is exact, and keeps ranks alike that differ only in where their non-blocking routes run.
     """
-    links = cluster.links
+    links, rate = cluster.links, cluster.topology.port_bandwidth
+    if not rate:  # a graph without NICs says nothing about what a GPU can send
+        return dict(traffic)
     fabric = np.isin(links.kind, [KIND[kind] for kind in _FABRIC])
     parts = [part for entry in traffic.values() for part in (entry.intra, entry.inter)]
     link = np.concatenate([part.link for part in parts])
     share = np.concatenate([part.share for part in parts])
+    number = np.repeat(np.arange(len(parts)), [len(part.link) for part in parts])
     above = fabric[link]
-    link, share = link[above], share[above]
+    link, share, number = link[above], share[above], number[above]
     # No link carries more than its senders' NICs give, nor more than its receivers' NICs take.
-    asked = np.minimum(
-        *(
-            _distinct_share(link, gpu[np.concatenate([ends(part) for part in parts])[above]], share, len(links))
-            for ends in (lambda part: part.rank, lambda part: part.peer)
-        )
-    )
-    drop = fabric & (asked * cluster.topology.scale_out_bandwidth <= links.bandwidth * (1 + 1e-9))
+    ends = [
+        gpu[np.concatenate([getattr(part, end) for part in parts])[above]] if len(link) else link
+        for end in ("rank", "peer")
+    ]
+    asked = np.minimum(*(_most_asked(link, cluster, end, number, share) for end in ends))
+    drop = fabric & (asked * rate <= links.bandwidth * (1 + 1e-9))
 
     def keep(part: Flows) -> Flows:
         stay = ~drop[part.link]
@@ -94,15 +96,23 @@ def without_slack(traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndar
     }
 
 
-def _distinct_share(link: np.ndarray, gpu: np.ndarray, share: np.ndarray, links: int) -> np.ndarray:
-    """float[links]: over the GPUs at one end of a link's flows, the sum of the largest share each sends there."""
+def _most_asked(
+    link: np.ndarray, cluster: Cluster, gpu: np.ndarray, kind: np.ndarray, share: np.ndarray
+) -> np.ndarray:
+    """float[links]: over the NICs at one end of its flows, the sum of the largest share that each NIC sends there."""
+    links = len(cluster.links)
     if len(link) == 0:
         return np.zeros(links)
-    key = link * (int(gpu.max()) + 1) + gpu
-    order = np.argsort(key, kind="stable")
-    first = np.nonzero(np.diff(key[order], prepend=-1))[0]
-    largest = np.maximum.reduceat(share[order], first)
-    return np.bincount(link[order][first], weights=largest, minlength=links)
+    gpus, ports = cluster.gpus, cluster.nodes * cluster.topology.nic_ports
+    each, where = np.unique((kind * links + link) * gpus + gpu, return_inverse=True)
+    together = np.bincount(where, weights=share)  # one kind's flows of a GPU run at once
+    gpu = each % gpus
+    port = cluster.node_of(gpu) * cluster.topology.nic_ports + cluster.nic_of(gpu)
+    pair = each // gpus % links * ports + port
+    order = np.argsort(pair, kind="stable")
+    first = np.nonzero(np.diff(pair[order], prepend=-1))[0]
+    largest = np.maximum.reduceat(together[order], first)
+    return np.bincount(pair[order][first] // ports, weights=largest, minlength=links)
 
 
 def class_groups(

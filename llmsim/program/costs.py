@@ -49,7 +49,7 @@ class ClassCosts:
         demands = ((sm, time.sm), (hbm, time.hbm))
         if self.clock is not None:
             demands = (*demands, (self.clock, 1.0))
-        part = _feasible(Part(1, time.launch, time.seconds, demands), self.plan.capacities)
+        part = feasible(Part(1, time.launch, time.seconds, demands), self.plan.capacities)
         label = Label(step.name, kind or "compute", step.stream, step.phase, layer, "", time.flops, time.bytes)
         return Op(self.labels.number(label), (part,))
 
@@ -71,7 +71,7 @@ class ClassCosts:
                     _add(demands, hbm, phase.hbm_bytes / phase.seconds)
             latency, seconds = phase.latency / self.what_if.latency, phase.seconds / faster
             part = Part(phase.repeat, latency, seconds, tuple(demands.items()), _COMMUNICATION_WEIGHT)
-            parts.append(_feasible(part, self.plan.capacities))
+            parts.append(feasible(part, self.plan.capacities))
         if not parts:  # a group of one rank, or nothing to send
             parts.append(Part(1, 0.0, 0.0))
         meeting = self.meeting(place.kind, place.classes, lane) if place.group.ranks > 1 else -1
@@ -100,7 +100,7 @@ def _add(demands: dict[int, float], resource: int, amount: float) -> None:
         demands[resource] = demands.get(resource, 0.0) + amount
 
 
-def _feasible(part: Part, capacities: list[float]) -> Part:
+def feasible(part: Part, capacities: list[float]) -> Part:
     """The same work at a full rate that the resources allow one activity alone (slow GPUs, slow links, full NICs)."""
     speed = min((capacities[r] / amount for r, amount in part.demands if amount > capacities[r]), default=1.0)
     if speed >= 1.0 or speed <= 0.0:

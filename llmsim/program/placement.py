@@ -5,6 +5,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from llmsim.catalogue.collective_constants import generation
 from llmsim.cluster.cluster import Cluster
 from llmsim.cluster.topology import Topology
 from llmsim.collectives import Group
@@ -56,8 +57,68 @@ def ring_traffic(kind: str, members: np.ndarray, cluster: Cluster, gpu: np.ndarr
         near, far = np.roll(blocks, -1, axis=2), np.roll(blocks, -1, axis=1)
         intra = (blocks.ravel(), near.ravel()) if per_node > 1 else empty
         inter = (blocks.ravel(), far.ravel()) if size > per_node else empty
-    crossing, latency = _routes(cluster, gpu, *inter, routing)
-    return Traffic(kind, members, _routes(cluster, gpu, *intra, routing)[0], crossing, latency)
+        wired = _wired(blocks, cluster, gpu)
+        if wired is not None:
+            crossing, latency = _routes(cluster, gpu, *inter, np.ones(inter[0].size), routing)
+            return Traffic(kind, members, _routes(cluster, gpu, *wired, routing)[0], crossing, latency)
+    crossing, latency = _routes(cluster, gpu, *inter, np.ones(inter[0].size), routing)
+    return Traffic(kind, members, _routes(cluster, gpu, *intra, np.ones(intra[0].size), routing)[0], crossing, latency)
+
+
+def _wired(
+    blocks: np.ndarray, cluster: Cluster, gpu: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Flows (from, to, part) of rings in nodes whose GPUs are wired to each other: as many rings as fill all links.
+
+    None where a switch joins the GPUs, or where the links of some member do not suffice for a ring.
+    """
+    if cluster.topology.node.mesh is None or blocks.shape[2] == 1:
+        return None
+    mesh = np.array(cluster.topology.node.mesh)
+    src = np.concatenate([blocks.ravel()] * (blocks.shape[2] - 1))
+    dst = np.concatenate([np.roll(blocks, -k, axis=2).ravel() for k in range(1, blocks.shape[2])])
+    links = mesh[cluster.local_of(gpu[src]), cluster.local_of(gpu[dst])]
+    total, peers = np.bincount(src, weights=links), np.bincount(src, weights=links > 0)
+    if (peers[blocks.ravel()] < min(2, blocks.shape[2] - 1)).any():  # a ring needs a way in and a way out
+        return None
+    used = links > 0
+    return src[used], dst[used], links[used] / total[src[used]]
+
+
+MOST_PEERS = 64
+
+
+def exchange_traffic(
+    kind: str, members: np.ndarray, cluster: Cluster, gpu: np.ndarray, routing: dict, forwarded: bool = True
+) -> Traffic:
+    """All-to-all: each member to all others of its node, and to members of every other node.
+
+    forwarded: messages change rails inside the sender's node (PXN), so that flows between nodes join counterparts;
+    else they go to all places of the other nodes in turn. Of more than `MOST_PEERS` nodes, as many at even distances
+    stand for all.
+    """
+    places = cluster.node_of(gpu[members])
+    size, per_node = members.shape[1], _members_per_node(places)
+    if per_node is None:
+        steps = [(0, k) for k in range(1, size)]
+        blocks = members.reshape(len(members), 1, size)
+    else:
+        nodes = size // per_node
+        blocks = members.reshape(len(members), nodes, per_node)
+        far = np.unique(np.round(np.linspace(1, nodes - 1, min(nodes - 1, MOST_PEERS))).astype(int))
+        turn = 0 if forwarded else 1
+        steps = [(0, k) for k in range(1, per_node)] + [(k, turn * (k % per_node)) for k in far.tolist()]
+    pairs = [(blocks.ravel(), np.roll(blocks, (-a, -b), axis=(1, 2)).ravel()) for a, b in steps]
+    ranks, peers = (np.concatenate(ends) for ends in zip(*pairs)) if pairs else (members[:0].ravel(),) * 2
+    same = cluster.node_of(gpu[ranks]) == cluster.node_of(gpu[peers])
+    near, _ = _routes(cluster, gpu, *_even(ranks[same], peers[same]), routing)
+    crossing, latency = _routes(cluster, gpu, *_even(ranks[~same], peers[~same]), routing)
+    return Traffic(kind, members, near, crossing, latency)
+
+
+def _even(src: np.ndarray, dst: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Flows and the share of its sender's bytes that each takes: the same of all."""
+    return src, dst, 1.0 / np.bincount(src)[src] if len(src) else np.empty(0)
 
 
 def peer_traffic(kind: str, peers: np.ndarray, cluster: Cluster, gpu: np.ndarray, routing: dict) -> Traffic:
@@ -65,8 +126,9 @@ def peer_traffic(kind: str, peers: np.ndarray, cluster: Cluster, gpu: np.ndarray
     senders = np.nonzero(peers >= 0)[0]
     receivers = peers[senders]
     near = cluster.node_of(gpu[senders]) == cluster.node_of(gpu[receivers])
-    crossing, latency = _routes(cluster, gpu, senders[~near], receivers[~near], routing)
-    local, _ = _routes(cluster, gpu, senders[near], receivers[near], routing)
+    whole = np.ones(len(senders))
+    crossing, latency = _routes(cluster, gpu, senders[~near], receivers[~near], whole[~near], routing)
+    local, _ = _routes(cluster, gpu, senders[near], receivers[near], whole[near], routing)
     return Traffic(kind, np.column_stack((senders, receivers)), local, crossing, latency)
 
 
@@ -80,30 +142,47 @@ def _members_per_node(places: np.ndarray) -> int | None:
     return per_node if (blocks == blocks[:, :, :1]).all() else None
 
 
-def _routes(cluster: Cluster, gpu: np.ndarray, src: np.ndarray, dst: np.ndarray, routing: dict) -> tuple[Flows, float]:
+def _routes(
+    cluster: Cluster, gpu: np.ndarray, src: np.ndarray, dst: np.ndarray, part: np.ndarray, routing: dict
+) -> tuple[Flows, float]:
+    """The links of flows that carry `part` of their sender's bytes each, and the worst latency."""
     if len(src) == 0:
         none = np.empty(0, dtype=np.int64)
         return Flows(none, none, none, np.empty(0)), 0.0
     routes = cluster.routes(gpu[src], gpu[dst], **routing)
-    return Flows(src[routes.flow], dst[routes.flow], routes.link, routes.share), float(routes.latency.max())
+    share = routes.share * part[routes.flow]
+    return Flows(src[routes.flow], dst[routes.flow], routes.link, share), float(routes.latency.max())
 
 
-# What the cluster calls a thing, and what collective algorithms call it.
-_SCALE_UP = {"full-mesh": "cube-mesh", "bridge-pairs": "pcie"}
+# What the cluster calls a fabric, and what collective algorithms call it.
 _FABRIC = {"infiniband": "ib", "omni-path": "omnipath"}
 
 
 def describe_group(traffic: Traffic, cluster: Cluster, gpu: np.ndarray, group: int) -> Group:
     """The numbers of one group that its collectives depend on."""
-    places = cluster.node_of(gpu[traffic.members[group]])
-    nodes, counts = np.unique(places, return_counts=True)
-    return _describe(cluster.topology, places.size, len(nodes), int(counts.max()), traffic.latency)
+    members = gpu[traffic.members[group]]
+    nodes, counts = np.unique(cluster.node_of(members), return_counts=True)
+    first = members[cluster.node_of(members) == nodes[0]]
+    links = _links_among(cluster, np.atleast_1d(cluster.local_of(first)))
+    return _describe(cluster.topology, members.size, len(nodes), int(counts.max()), links, traffic.latency)
+
+
+def _links_among(cluster: Cluster, local: np.ndarray) -> int | None:
+    """Links of the least wired of these GPUs of one node to the others, 0 where they make no ring; None at a switch."""
+    mesh = cluster.topology.node.mesh
+    if mesh is None or len(local) == 1:
+        return None
+    among = np.array(mesh)[np.ix_(local, local)]
+    return int(among.sum(axis=1).min()) if ((among > 0).sum(axis=1) >= min(2, len(local) - 1)).all() else 0
 
 
 @lru_cache(maxsize=4096)
-def _describe(topology: Topology, ranks: int, nodes: int, per_node: int, latency: float) -> Group:
+def _describe(topology: Topology, ranks: int, nodes: int, per_node: int, links: int | None, latency: float) -> Group:
     device, node = topology.gpu, topology.node
-    scale_up = _SCALE_UP.get(node.scale_up, node.scale_up)
+    bandwidth, scale_up = topology.scale_up_bandwidth, node.scale_up
+    if links is not None:
+        scale_up = "cube-mesh" if links else "pcie"
+        bandwidth = bandwidth * links / max(sum(row) for row in node.mesh) if links else node.pcie.bandwidth
     if scale_up == "pcie" and not node.pcie.p2p:
         scale_up = "host"
     one_leaf = 2 * (node.nic.latency + node.pcie.latency) + topology.network.latency
@@ -111,10 +190,10 @@ def _describe(topology: Topology, ranks: int, nodes: int, per_node: int, latency
         ranks=ranks,
         nodes=nodes,
         per_node=per_node,
-        architecture=device.architecture,
+        architecture=generation(device.architecture),
         scale_up=scale_up,
-        scale_up_bandwidth=topology.scale_up_bandwidth,
-        nvlinks=device.nvlink_links,
+        scale_up_bandwidth=bandwidth,
+        nvlinks=device.nvlink_links if links is None else links,
         pcie_bandwidth=node.pcie.bandwidth,
         nic_bandwidth=topology.port_bandwidth,
         nics=topology.nic_ports * per_node / node.gpus,
