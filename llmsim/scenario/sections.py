@@ -126,7 +126,7 @@ def _fused(value: object) -> object:
     if not isinstance(value, list | tuple):
         raise refuse(f"{show(value)} is not known; expected true or false, or a list of fused kernels among {names}")
     for name in value:
-        if name not in ALL_FUSIONS:
+        if not isinstance(name, str) or name not in ALL_FUSIONS:
             raise refuse(
                 f"{show(name)} is no kernel that can be fused; expected among {names}{nearest(name, ALL_FUSIONS)}"
             )
