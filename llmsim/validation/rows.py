@@ -93,7 +93,8 @@ def scenario_mapping(row: Row, detail: str = "block") -> dict[str, Any]:
     for rule in framework.get("when", ()):
         if re.search(rule["match"], row.get(rule["column"]) or ""):
             mapping = _merged(mapping, rule["scenario"])
-    counts = _stage_layers(row, framework.get("split", "edges"))
+    layout = mapping["parallelism"]
+    counts = _stage_layers(row, layout["pp"] * layout["vpp"], framework.get("split", "edges"))
     if counts:
         mapping["parallelism"]["stage_layers"] = counts
     return mapping
@@ -204,13 +205,13 @@ def _parallelism(row: Row) -> dict[str, Any]:
     return degrees
 
 
-def _stage_layers(row: Row, split: str) -> list[int] | None:
+def _stage_layers(row: Row, stages: int, split: str) -> list[int] | None:
     """Layers of each virtual stage where they are not equal.
 
     `edges`: embedding and head count as one layer each when only that comes out even (Megatron's
     account-for-embedding-and-loss, DeepSpeed's type:transformer|embedding, torchtitan). `cost`: nanotron's blocks.
     """
-    layers, stages = _number(row, "layers"), _number(row, "pp", 1) * _number(row, "vpp", 1)
+    layers = _number(row, "layers")
     if stages == 1:
         return None
     if split == "cost":
