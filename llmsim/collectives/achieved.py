@@ -122,4 +122,4 @@ def own_copy(group: Group, operation: str, protocol: str, block: float, bandwidt
 
 
 # Networks that behave as one of the calibrated ones: RDMA fabrics as InfiniBand, others as the TCP offload.
-FABRICS = {"omnipath": "ib", "slingshot": "ib", "nvlink": "ib", "tcpx": "tcpxo", "ethernet": "tcpxo"}
+FABRICS = {"slingshot": "ib", "nvlink": "ib", "tcpx": "tcpxo", "ethernet": "tcpxo"}
