@@ -73,6 +73,16 @@ def crossing(group: Group, protocol: str, size: float) -> float:
     return latency + group.fabric_latency
 
 
+def network_step(group: Group) -> float:
+    """Seconds that each step of a Simple ring over several nodes waits until a chunk has wholly come over the network."""
+    return _by_fabric(collective_constants()["achieved"]["network_step"], group)
+
+
+def chunk() -> float:
+    """Bytes of one channel's chunk of a Simple ring: four slices (NCCL_STEPS / 2, src/include/collectives.h)."""
+    return 4.0 * collective_constants()["nccl"]["slice"]
+
+
 def start(group: Group, protocol: str, size: float, kind: str = "ring") -> float:
     """Launch and what the protocol adds to it; kind ring, p2p or nvls."""
     c = collective_constants()["achieved"]

@@ -51,6 +51,9 @@ def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tupl
     steps = ring_steps(operation, n)
     crossings = steps // (n - 1) * (m - 1)
     hop, crossing = achieved.hop(group, protocol), achieved.crossing(group, protocol, size)
+    if protocol == "Simple" and operation != "broadcast" and m > 1:
+        waited = min(1.0, channels * achieved.chunk() / block)  # of a longer block, chunk follows chunk
+        hop, crossing = (t + waited * achieved.network_step(group) for t in (hop, crossing))
     if operation == "broadcast" and m == 1:
         hop /= steps  # words and slices stream through: one latency in all
     # Each channel leaves a node once, at another member: of n sends of a step, m cross.

@@ -23,6 +23,8 @@ def allowed(operation: str, algorithm: str, protocol: str, group: Group) -> bool
     nvswitch = group.scale_up == "nvswitch" and group.per_node > 1
     if protocol == "LL128" and group.scale_up not in ("nvswitch", "cube-mesh"):
         return False
+    if protocol != "Simple" and group.nodes > 1 and group.fabric in collective_constants()["nccl"]["simple_only"]:
+        return False
     if algorithm == "ring":
         return True
     if algorithm == "tree":
