@@ -74,7 +74,7 @@ def crossing(group: Group, protocol: str, size: float) -> float:
 
 
 def network_step(group: Group) -> float:
-    """Seconds that each step of a Simple ring over several nodes waits until a chunk has wholly come over the network."""
+    """Seconds that each step of a Simple ring over nodes waits until a chunk has wholly come over the network."""
     return _by_fabric(collective_constants()["achieved"]["network_step"], group)
 
 
