@@ -39,6 +39,14 @@ def test_experts_spread_over_neighbouring_data_ranks():
     assert outer.groups("ep").tolist() == layout.groups("edp").tolist()
 
 
+def test_experts_fold_over_tensor_ranks_that_do_not_share_them():
+    """Megatron-Core's parallel folding: with etp 1 the eight experts of a tp 2 model are on eight neighbours."""
+    layout = Layout(tp=2, dp=8, ep=8, etp=1)
+    assert layout.groups("ep").tolist() == [list(range(8)), list(range(8, 16))]
+    assert layout.groups("edp").tolist() == [[r, r + 8] for r in range(8)]
+    assert (layout.edp, Layout(tp=2, dp=8, ep=8).edp) == (2, 1)
+
+
 def test_experts_span_context_and_data():
     layout = Layout(cp=2, dp=4, ep=4)
     assert layout.groups("ep").tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
@@ -57,8 +65,10 @@ degree = st.sampled_from([1, 2, 3, 4])
 
 @given(degree, degree, degree, degree, st.permutations(AXES), st.data())
 def test_groups_partition_the_ranks_and_agree_with_coordinates(tp, cp, dp, pp, order, data):
-    ep = data.draw(st.sampled_from([n for n in range(1, dp * cp + 1) if dp * cp % n == 0]))
-    layout = Layout(tp=tp, cp=cp, dp=dp, pp=pp, ep=ep, order=tuple(order))
+    etp = data.draw(st.sampled_from([n for n in range(1, tp + 1) if tp % n == 0]))
+    places = tp * cp * dp // etp
+    ep = data.draw(st.sampled_from([n for n in range(1, places + 1) if places % n == 0]))
+    layout = Layout(tp=tp, cp=cp, dp=dp, pp=pp, ep=ep, etp=etp, order=tuple(order))
     for group in (*GRID_AXES, "dp-cp", "tp-pp", "ep", "edp", "shard", "replica"):
         rows = layout.groups(group)
         assert rows.shape[1] == layout.degree(group)
@@ -69,7 +79,8 @@ def test_groups_partition_the_ranks_and_agree_with_coordinates(tp, cp, dp, pp, o
         assert (layout.axis_index(axis)[layout.groups(axis)] == np.arange(layout.degree(axis))).all()
         assert [layout.coordinates(r)[axis] for r in range(layout.ranks)] == layout.axis_index(axis).tolist()
     for row in layout.groups("ep"):
-        for axis in ("tp", "pp", "edp"):
+        assert len(set((layout.axis_index("tp")[row] % etp).tolist())) == 1
+        for axis in ("pp", "edp"):
             assert len(set(layout.axis_index(axis)[row].tolist())) == 1
 
 
@@ -84,6 +95,7 @@ def test_a_hundred_thousand_ranks_are_cheap():
     [
         ({"tp": 0}, "tp: 0"),
         ({"dp": 2, "ep": 3}, "ep: 3 does not divide"),
+        ({"tp": 4, "etp": 3}, "etp: 3 does not divide"),
         ({"order": ("tp", "cp", "dp", "pp")}, "permutation"),
         ({"dp": 4, "shard": 3}, "shard: 3"),
     ],

@@ -161,7 +161,7 @@ BAD = [
     ),
     ({"training.precision": "bf16", "cluster.topology": "dgx-v100"}, "training.precision", ["V100", "fp32, fp16"]),
     ({"parallelism.ep": 2}, "parallelism.ep", ["needs a mixture of experts"]),
-    ({"parallelism.ep": 3}, "parallelism.ep", ["3 does not divide dp × cp = 4 × 1 = 4"]),
+    ({"parallelism.ep": 3}, "parallelism.ep", ["3 does not divide tp × cp × dp / etp = 2 × 1 × 4 / 1 = 8"]),
     ({"parallelism.cp": 2, "training.seq_len": 4098}, "training.seq_len", ["2 × cp = 4"]),
     ({"faults": [{"kind": "slow_gpu", "factor": 0.5}]}, "faults[0].gpu", ["missing", "slow_gpu needs it"]),
     ({"faults": [{"kind": "slow_gpu", "gpu": "node0.gpu1"}]}, "faults[0].factor", ["missing", "0.8"]),

@@ -2,8 +2,9 @@
 
 `order` says which axis varies fastest over consecutive ranks; the default is Megatron-LM's (`tp-cp-ep-dp-pp`), which
 keeps tensor parallelism inside a node and puts pipeline stages farthest apart. Expert parallelism is not an axis of
-its own: it regroups the cp × dp ranks that share a tensor part and a stage, so `ep` divides `cp · dp` and the product
-is tp · cp · dp · pp = ranks.
+its own: it regroups the tp × cp × dp ranks of a stage (Megatron-Core's parallel folding). `etp` neighbours of a tensor
+group share the matrices of each expert, `ep` of these hold different experts, and the rest are copies: so `ep` divides
+`tp · cp · dp / etp`, and the product is tp · cp · dp · pp = ranks.
 """
 
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from llmsim.errors import ScenarioError, nearest
 AXES = ("tp", "cp", "ep", "dp", "pp")
 GRID_AXES = ("tp", "cp", "dp", "pp")
 DEFAULT_ORDER = AXES
-_REGROUPED = ("ep", "edp", "shard", "replica")  # groups inside the cp × dp ranks
+_EXPERT = ("ep", "edp")
+_REGROUPED = (*_EXPERT, "shard", "replica")  # groups inside the tp × cp × dp ranks of a stage
 
 
 @dataclass(frozen=True)
 class Layout:
     """Degrees of parallelism and the order of ranks. Raises `ScenarioError` when the degrees contradict each other.
 
+    etp: tensor-parallel ranks that share an expert; 0 means all of tp.
     micro_batches: of one data-parallel rank in one iteration. shard: ranks that share one copy of a sharded state
     (HSDP) within a dp-cp group; 0 means all of them.
     """
@@ -33,6 +36,7 @@ class Layout:
     dp: int = 1
     cp: int = 1
     ep: int = 1
+    etp: int = 0
     vpp: int = 1
     micro_batches: int = 1
     order: tuple[str, ...] = DEFAULT_ORDER
@@ -44,8 +48,13 @@ class Layout:
                 raise ScenarioError(f"{key}: {getattr(self, key)} is too small; expected at least 1")
         if sorted(self.order) != sorted(AXES):
             raise ScenarioError(f"order: {list(self.order)} is not a permutation of {list(AXES)}")
-        if self.dp * self.cp % self.ep:
-            raise ScenarioError(f"ep: {self.ep} does not divide dp × cp = {self.dp * self.cp}; expected a divisor")
+        if not self.etp:
+            object.__setattr__(self, "etp", self.tp)
+        if self.tp % self.etp:
+            raise ScenarioError(f"etp: {self.etp} does not divide tp = {self.tp}; expected a divisor")
+        places = self.tp * self.cp * self.dp // self.etp
+        if places % self.ep:
+            raise ScenarioError(f"ep: {self.ep} does not divide tp × cp × dp / etp = {places}; expected a divisor")
         if not self.shard:
             object.__setattr__(self, "shard", self.dp * self.cp)
         if self.dp * self.cp % self.shard:
@@ -58,8 +67,8 @@ class Layout:
 
     @property
     def edp(self) -> int:
-        """Copies of each expert: dp · cp / ep."""
-        return self.dp * self.cp // self.ep
+        """Copies of each expert: tp · cp · dp / (etp · ep)."""
+        return self.tp * self.cp * self.dp // (self.etp * self.ep)
 
     @property
     def stages(self) -> int:
@@ -85,11 +94,7 @@ class Layout:
         result, rest = {}, rank
         for axis in _grid_order(self):
             rest, result[axis] = divmod(rest, getattr(self, axis))
-        flat = _flat_data(self, result)
-        ep_first = _ep_is_inner(self)
-        result["ep"] = flat % self.ep if ep_first else flat // self.edp
-        result["edp"] = flat // self.ep if ep_first else flat % self.edp
-        return result
+        return result | {axis: int(_axis_index(self, axis)[rank]) for axis in _EXPERT}
 
     def groups(self, group: str) -> np.ndarray:
         """int[n_groups, size], read-only: the ranks of every group of a kind; rows and members as Megatron orders them.
@@ -116,7 +121,7 @@ def _grid_order(layout: Layout) -> tuple[str, ...]:
 
 
 def _ep_is_inner(layout: Layout) -> bool:
-    """Whether neighbours in a cp × dp group hold different experts (Megatron) or copies of the same one."""
+    """Whether neighbours hold different experts (Megatron) or copies of the same one."""
     return layout.order.index("ep") < layout.order.index("dp")
 
 
@@ -128,9 +133,10 @@ def _flat_data(layout: Layout, index: dict):
 
 @lru_cache(maxsize=1024)
 def _axis_index(layout: Layout, axis: str) -> np.ndarray:
-    if axis in ("ep", "edp"):
+    if axis in _EXPERT:
         flat = _flat_data(layout, {name: _axis_index(layout, name) for name in ("cp", "dp")})
-        inner, outer = ("ep", "edp") if _ep_is_inner(layout) else ("edp", "ep")
+        flat = (_axis_index(layout, "tp") + layout.tp * flat) // layout.etp
+        inner, outer = _EXPERT if _ep_is_inner(layout) else _EXPERT[::-1]
         size = getattr(layout, inner)
         return _frozen({inner: flat % size, outer: flat // size}[axis])
     _axes(axis)
@@ -141,23 +147,27 @@ def _axis_index(layout: Layout, axis: str) -> np.ndarray:
 
 @lru_cache(maxsize=1024)
 def _groups(layout: Layout, group: str) -> np.ndarray:
+    if group in _EXPERT:
+        other = _EXPERT[group == "ep"]
+        keys = (group, other, "tp", "pp")  # the last sorts first
+        within = {"tp": _axis_index(layout, "tp") % layout.etp}
+        order = np.lexsort([within[key] if key in within else _axis_index(layout, key) for key in keys])
+        return _by_first(order.reshape(-1, layout.degree(group)))
     if group in _REGROUPED:
         rows = _groups(layout, "dp-cp")
-        if group in ("ep", "edp"):
-            inner_group = "ep" if _ep_is_inner(layout) else "edp"
-            inner, wants_inner = layout.degree(inner_group), group == inner_group
-        else:
-            inner, wants_inner = layout.shard, group == "shard"
-        blocks = rows.reshape(len(rows), -1, inner)
-        members = blocks if wants_inner else blocks.transpose(0, 2, 1)
-        members = members.reshape(-1, members.shape[2])
-        return _frozen(members[np.argsort(members[:, 0], kind="stable")])
+        blocks = rows.reshape(len(rows), -1, layout.shard)
+        members = blocks if group == "shard" else blocks.transpose(0, 2, 1)
+        return _by_first(members.reshape(-1, members.shape[2]))
     wanted = _axes(group)
     slowest_first = _grid_order(layout)[::-1]
     grid = np.arange(layout.ranks).reshape([getattr(layout, axis) for axis in slowest_first])
     others = [i for i, axis in enumerate(slowest_first) if axis not in wanted]
     inside = [i for i, axis in enumerate(slowest_first) if axis in wanted]
     return _frozen(grid.transpose(others + inside).reshape(-1, layout.degree(group)))
+
+
+def _by_first(rows: np.ndarray) -> np.ndarray:
+    return _frozen(rows[np.argsort(rows[:, 0], kind="stable")])
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

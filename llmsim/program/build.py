@@ -105,6 +105,7 @@ class Builder:
             tp=layout.tp,
             cp=layout.cp,
             ep=layout.ep,
+            expert_tp=layout.etp,
             sequence_parallel=self.scenario.parallelism.sequence_parallel and layout.tp > 1,
             precision=training.precision,
             attention="unfused" if training.attention == "unfused" else "flash",

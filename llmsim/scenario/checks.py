@@ -107,15 +107,16 @@ def check_kv_heads(s: Subject) -> Found:
 
 def check_ffn(s: Subject) -> Found:
     tp, moe = s.scenario.parallelism.tp, s.architecture.moe
-    widths = {"ffn_hidden": s.architecture.ffn_hidden} if not moe or "dense" in s.architecture.layer_kinds() else {}
+    dense = not moe or "dense" in s.architecture.layer_kinds()
+    widths = {"ffn_hidden": (s.architecture.ffn_hidden, tp)} if dense else {}
     if moe:
-        widths["expert_ffn_hidden"] = moe.expert_ffn_hidden
-    for name, width in widths.items():
-        if width % tp:
+        widths["expert_ffn_hidden"] = (moe.expert_ffn_hidden, s.etp)
+    for name, (width, ranks) in widths.items():
+        if width % ranks:
             yield (
                 "parallelism.tp",
                 f"{tp} does not divide {name} {width} of {s.model_name}; expected a divisor, "
-                f"such as {_nearest_divisor(width, tp)}",
+                f"such as {_nearest_divisor(width, ranks)}",
             )
 
 
@@ -134,11 +135,16 @@ def check_experts(s: Subject) -> Found:
             "parallelism.ep",
             f"{p.ep} does not divide the {moe.experts} experts of {s.model_name}; expected such as {near}",
         )
-    if s.dp * p.cp % p.ep:
+    if p.tp % s.etp:
+        near = _nearest_divisor(p.tp, s.etp)
+        yield "parallelism.etp", f"{s.etp} does not divide tp {p.tp}; expected a divisor, such as {near}"
+        return
+    places = p.tp * p.cp * s.dp // s.etp
+    if places % p.ep:
         yield (
             "parallelism.ep",
-            f"{p.ep} does not divide dp × cp = {s.dp} × {p.cp} = {s.dp * p.cp}; expected a divisor, "
-            f"such as {_nearest_divisor(s.dp * p.cp, p.ep)}",
+            f"{p.ep} does not divide tp × cp × dp / etp = {p.tp} × {p.cp} × {s.dp} / {s.etp} = {places}; "
+            f"expected a divisor, such as {_nearest_divisor(places, p.ep)}",
         )
 
 

@@ -79,6 +79,7 @@ class ParallelismSection(Section):
     vpp: Count = 1
     cp: Count = 1
     ep: Count = 1
+    etp: Count | None = None  # tensor ranks that share an expert; None: 1 with sequence parallelism, else tp
     dp: Count | None = None
     sequence_parallel: Flag = True
     schedule: Text = "1f1b"

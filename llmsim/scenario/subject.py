@@ -44,6 +44,12 @@ class Subject:
         return self.gpus // self.model_parallel
 
     @property
+    def etp(self) -> int:
+        """Tensor-parallel ranks that share an expert: as given, or 1 where each routes tokens of its own."""
+        p = self.scenario.parallelism
+        return p.etp or (1 if p.sequence_parallel else p.tp)
+
+    @property
     def micro_batches(self) -> int:
         training = self.scenario.training
         return training.global_batch // (training.micro_batch * self.dp)
@@ -60,6 +66,7 @@ class Subject:
             dp=self.dp,
             cp=p.cp,
             ep=p.ep,
+            etp=self.etp,
             vpp=p.vpp,
             micro_batches=self.micro_batches,
             order=p.order,
