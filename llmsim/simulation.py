@@ -13,6 +13,7 @@ from llmsim.analysis.metrics import bottleneck, bubbles, counts, rates
 from llmsim.economics.bill import training_bill
 from llmsim.economics.reading import data_metrics, training_tokens
 from llmsim.engine.player import Played, play
+from llmsim.memory import Memory, memory_of
 from llmsim.program.accounts import BREAKDOWN, account
 from llmsim.program.build import Program, build_program
 from llmsim.program.hbm import memory_bound_share
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """One simulated scenario. `metrics` is plain data; `trace` is made when it is asked for."""
+    """One simulated scenario. `metrics` is plain data; `trace` and `memory` are made when they are asked for."""
 
     scenario: Scenario
     metrics: dict[str, Any]
     program: Program = field(repr=False)
     played: Played = field(repr=False)
+    footprint: Memory = field(repr=False)
 
     @cached_property
     def trace(self) -> "pd.DataFrame":
@@ -38,6 +40,11 @@ class Result:
         from llmsim.program.trace import build_trace
 
         return build_trace(self.program, self.played)
+
+    @property
+    def memory(self) -> "pd.DataFrame":
+        """rank, time_s, allocated_bytes, category: what a rank of each class holds from a time on."""
+        return self.footprint.frame
 
 
 def simulate(
@@ -54,7 +61,8 @@ def simulate(
         scenario = Scenario(**scenario)
     program = build_program(scenario, what_if)
     played = play(program.plan, steps=scenario.simulation.detail == "kernel", progress=progress)
-    metrics = _metrics(scenario, program, played)
+    footprint = memory_of(scenario, program, played)
+    metrics = _metrics(scenario, program, played, footprint.summary)
     metrics["simulation"] = {
         "events": played.events,
         "classes": len(program.classes.count),
@@ -63,10 +71,10 @@ def simulate(
         "wall_s": time.perf_counter() - began,
         "version": version("llmsim"),
     }
-    return Result(scenario, metrics, program, played)
+    return Result(scenario, metrics, program, played, footprint)
 
 
-def _metrics(scenario: Scenario, program: Program, played: Played) -> dict[str, Any]:
+def _metrics(scenario: Scenario, program: Program, played: Played, memory: dict[str, Any]) -> dict[str, Any]:
     resolved, training = scenario.resolve(), scenario.training
     layout, count = resolved.layout, program.classes.count
     accounts = account(program, played, blocking=not training.overlap.pipeline)
@@ -96,7 +104,8 @@ def _metrics(scenario: Scenario, program: Program, played: Played) -> dict[str, 
         },
     }  # fmt: skip
     bound = memory_bound_share(program, peak, resolved.topology.gpu.memory_bandwidth)
-    metrics |= bottleneck(breakdown, None, bound)
+    metrics["memory"] = memory
+    metrics |= bottleneck(breakdown, memory, bound)
     metrics |= data_metrics(scenario, metrics["tokens_per_s"], breakdown["data"] / iteration)
     if wanted := training_tokens(scenario):
         metrics["time_to_train_s"] = float(np.ceil(wanted / tokens) * iteration)

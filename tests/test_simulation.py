@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import llmsim
 from llmsim.model.flops import hardware_flops_per_token
+from llmsim.plots.memory import memory_levels
 
 TINY = {"layers": 8, "hidden": 1024, "heads": 16, "vocab": 32000, "position": "rope", "tied_embeddings": False}
 
@@ -131,3 +132,18 @@ def test_more_bandwidth_is_never_slower(factor):
     base = llmsim.simulate(scenario(training={"overlap": {"grad_reduce": False}}))
     better = llmsim.simulate(scenario(training={"overlap": {"grad_reduce": False}}, cluster=faster))
     assert better.metrics["iteration_time_s"] <= base.metrics["iteration_time_s"] * (1 + 1e-9)
+
+
+def test_memory_is_part_of_a_result():
+    result = llmsim.simulate(scenario())
+    memory, frame = result.metrics["memory"], result.memory
+    assert memory["fits"] and 0 < memory["peak_gib"] < memory["capacity_gib"]
+    fullest = max(memory["per_stage"], key=lambda stage: stage["peak_gib"])
+    parts = ("parameters", "gradients", "optimizer", "activations", "temporary", "reserved")
+    assert sum(fullest[f"{name}_gib"] for name in parts) == pytest.approx(memory["peak_gib"])
+    assert set(frame.columns) == {"rank", "time_s", "allocated_bytes", "category"}
+    # The peak is that of the replayed curve, in both details.
+    _, levels = memory_levels(frame, int(frame["rank"].iloc[0]))
+    assert max(sum(levels.values())) / 2**30 == pytest.approx(memory["per_stage"][0]["peak_gib"])
+    coarse = llmsim.simulate(scenario().with_values({"simulation.detail": "block"})).metrics["memory"]
+    assert coarse["peak_gib"] == pytest.approx(memory["peak_gib"], rel=1e-9)

@@ -76,4 +76,4 @@ def _draw(kind: str, output: str, trace: Any, result: Any, title: str) -> "Figur
         case "utilization":
             return plots.plot_utilization(trace)
         case _:
-            return plots.plot_memory(result.memory)
+            return plots.plot_memory(result.memory, result.footprint.capacity, title=title)
