@@ -175,11 +175,15 @@ def test_kernels_and_traffic_of_fusion():
             shard = Shard(1, 2048, attention="unfused", dropout=True)
             less = layer_steps(arch, replace(shard, fusions=ALL_FUSIONS - {name}))
             whole = layer_steps(arch, shard)
-            applies = {"rope": arch is LLAMA, "swiglu": arch is LLAMA, "bias_activation": arch is GPT3}.get(name, True)
+            only = {"rope": LLAMA, "swiglu": LLAMA, "bias_activation": GPT3, "qkv_layout": None}  # the last: flash
+            applies = only.get(name, arch) is arch
             more = traffic(less.forward + less.backward) - traffic(whole.forward + whole.backward)
             assert (more > 0) == applies, (name, arch.name)
     nothing = layer_steps(LLAMA, Shard(1, 4096, fusions=NO_FUSIONS))
     assert kernels(nothing.forward) > 2 * kernels(fused.forward)
+    copied = layer_steps(LLAMA, Shard(1, 4096, fusions=ALL_FUSIONS - {"qkv_layout"}))
+    values = 4096 * (LLAMA.heads + 6 * LLAMA.kv_heads) * LLAMA.head_dim  # q once; k and v, thrice
+    assert traffic(copied.forward) - traffic(fused.forward) == 2 * 2 * values
     head, eager = (head_steps(LLAMA, Shard(1, 4096, fusions=f)) for f in (ALL_FUSIONS, NO_FUSIONS))
     assert traffic(eager.forward + eager.backward) > 5 * traffic(head.forward + head.backward)
 

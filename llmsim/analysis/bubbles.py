@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Work on these streams runs beside the pipeline: it never makes a task longer, though waiting for it may delay one.
-SIDE_STREAMS = frozenset({"pp_send", "pp_recv", "dp", "offload", "host"})
+SIDE_STREAMS = frozenset({"pp_send", "pp_recv", "dp", "offload", "host", "launch"})
 _KIND_OF_PHASE = {"forward": 0, "backward": 1, "recompute": 1, "weight": 2}
 _KINDS = np.array(["F", "B", "W", "BW"], dtype=object)
 _FUSED = 3

@@ -53,7 +53,7 @@ def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tupl
     hop, crossing = achieved.hop(group, protocol), achieved.crossing(group, protocol, size)
     if protocol == "Simple" and operation != "broadcast" and m > 1:
         waited = min(1.0, channels * achieved.chunk() / block)  # of a longer block, chunk follows chunk
-        hop, crossing = (t + waited * achieved.network_step(group) for t in (hop, crossing))
+        hop += waited * achieved.network_step(group)
     if operation == "broadcast" and m == 1:
         hop /= steps  # words and slices stream through: one latency in all
     # Each channel leaves a node once, at another member: of n sends of a step, m cross.

@@ -79,6 +79,8 @@ def _projections(arch: Architecture, shard: Shard) -> list[Operator]:
         chain.append(elementwise("qk_norm", *traffic.norm(arch, shard, values, 1)))
     if arch.position == "rope":
         chain.append(elementwise("rope", *traffic.rope(shard, values)))
+    if shard.attention == "flash":
+        chain.append(elementwise("qkv_layout", *traffic.qkv_layout(shard, shard.tokens * query, shard.tokens * key)))
     return chain
 
 

@@ -15,6 +15,7 @@ ALL_FUSIONS = frozenset(
         "bias_dropout_residual",  # bias + dropout + residual add in one kernel
         "rope",  # rotary embedding of q and k in one kernel
         "cross_entropy",  # softmax, loss and gradient on the half-precision logits
+        "qkv_layout",  # q, k and v reach flash attention as the projection leaves them, without copies
         "grad_accumulation",  # weight-gradient GEMMs add into the fp32 gradient buffer themselves
         "moe_permute",  # permutation and weighted un-permutation of tokens in one kernel each
         "optimizer",  # multi-tensor optimizer step (not part of a layer)

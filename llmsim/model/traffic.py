@@ -52,7 +52,8 @@ def activation(arch: Architecture, shard: Shard, rows: float, width: float) -> P
     if arch.gated_mlp:
         if shard.fused("swiglu"):
             return _pair(rows * width, (3 * e, 1), (5 * e, 1))
-        return _pair(rows * width, (5 * e, 2), (9 * e, 3))
+        # Backward the gradients of gate and up are concatenated once more.
+        return _pair(rows * width, (5 * e, 2), (13 * e, 4))
     bias = arch.mlp_bias
     if shard.fused("bias_activation"):
         return _pair(rows * width, (2 * e, 1), (3 * e + e * bias, 1 + bias))
@@ -86,9 +87,17 @@ def dropout(shard: Shard, values: float) -> Passes:
     return _pair(values, (size, 1), (size, 1)) if shard.dropout else (None, None)
 
 
-def copy(shard: Shard, values: float) -> Passes:
+def qkv_layout(shard: Shard, query: float, key: float) -> Passes:
+    """Copies on the way to flash attention where tensors lie sequence first: q, k and v transposed, k and v joined and
+    transposed again. `query`, `key`: values of q, and of k (v as many)."""
+    if shard.fused("qkv_layout"):
+        return None, None
+    return copy(shard, query + 6 * key, 3)
+
+
+def copy(shard: Shard, values: float, kernels: int = 1) -> Passes:
     """A layout change: read and written once, likewise its gradient."""
-    return _pair(values, (2 * shard.element, 1), (2 * shard.element, 1))
+    return _pair(values, (2 * shard.element, kernels), (2 * shard.element, kernels))
 
 
 def fp8_cast(shard: Shard, values: float, fused: bool = False) -> float:

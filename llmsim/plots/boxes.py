@@ -144,7 +144,7 @@ def _beside(
     """Each row's communication, and the table of what happens before the first and after the last task."""
     import pandas as pd
 
-    what = map_column(trace["kind"], {"collective": 1, "p2p": 1, "optimizer": 2}, 0)
+    what = map_column(trace["kind"], {"collective": 1, "p2p": 1, "optimizer": 2, "host": -1}, 0)
     what = np.where(map_column(trace["phase"], {"update": 1}, 0) & (what == 0), 2, what)
     rows = np.flatnonzero(what > 0)
     row = map_column(trace["rank"].iloc[rows], row_of)

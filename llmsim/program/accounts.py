@@ -45,7 +45,7 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
     category = np.array([label.category for label in labels])
     flops_of = np.array([label.flops for label in labels])
     groups = np.array([label.group for label in labels])
-    work = ~np.isin(streams, ("pp_send", "pp_recv", "dp", "host"))
+    work = ~np.isin(streams, ("pp_send", "pp_recv", "dp", "host", "launch"))
     receipts = _receipts(program, played)
     lanes: list[dict[str, np.ndarray]] = [{} for _ in program.classes.count]
     first, end, begin = np.inf, 0.0, 0.0
@@ -97,6 +97,9 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
             others.append((joined[:, 2], joined[:, 3]))
         for name, amount in zip(_PRECEDENCE, attribute(*free, others)[0]):
             breakdown[number, CATEGORIES.index(name)] += max(amount, 0.0)
+        launched = _launched(by_name.get("launch"), own, *free)
+        others.append((launched[:, 2], launched[:, 3]))
+        breakdown[number, BREAKDOWN.index("other")] += attribute(*free, others)[0][-1]
         idle_inside = attribute(*_clip(*free, first, finish), others)[1]
         idle = attribute(*free, others)[1]
         breakdown[number, BREAKDOWN.index("bubble")] += idle_inside
@@ -189,6 +192,19 @@ def _awaited(loads: np.ndarray, own: np.ndarray, opens: np.ndarray, closes: np.n
         for opened, closed in zip(opens.tolist(), closes.tolist())
         if loaded.get(tag_at.get(closed), 0.0) > opened
     ]
+    return np.array(waits).reshape(-1, 4)
+
+
+def _launched(launches: np.ndarray | None, own: np.ndarray, opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
+    """Rows of the waits for the host: in a gap, the launch of the pass before it (not over yet) or behind it."""
+    if launches is None or not len(opens):
+        return np.empty((0, 4))
+    before = dict(zip(own[:, 3].tolist(), own[:, 1].tolist()))
+    behind = dict(zip(own[:, 2].tolist(), own[:, 1].tolist()))
+    waits = []
+    for gap, (_, tag, begin, end) in zip(np.searchsorted(closes, launches[:, 3]).tolist(), launches.tolist()):
+        if gap < len(opens) and opens[gap] < end and tag in (before.get(opens[gap]), behind.get(closes[gap])):
+            waits.append((0.0, 0.0, max(begin, opens[gap]), end))
     return np.array(waits).reshape(-1, 4)
 
 

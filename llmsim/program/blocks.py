@@ -3,15 +3,17 @@
 Equal layers are measured once: a block of a plain pass is the sum of its layers, each played alone by the engine.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from llmsim.catalogue.host_constants import HostCost
 from llmsim.engine.blocks import Measured, measure
 from llmsim.engine.ledger import attribute, gaps
 from llmsim.engine.plan import Fragment, Item, Op, Part, Plan
 from llmsim.model.work import Step
 from llmsim.program.costs import ClassCosts
+from llmsim.program.host import launch_seconds
 from llmsim.program.labels import CATEGORIES, Label
 from llmsim.program.passes import Pass
 from llmsim.program.team import Team
@@ -38,9 +40,17 @@ class PassCompiler:
     blocks: bool
     signature: int  # number of team.signature
     known: dict = field(default_factory=dict)
+    host: HostCost = field(default_factory=HostCost)
 
     def compile(self, work: Pass, name: str, phase: str) -> Template:
         """The template of a pass; `name` and `phase` are what its block is called in the trace."""
+        template = self._compile(work, name, phase)
+        if self.host.free:
+            return template
+        steps = (step for _, part in work.parts for step in part)
+        return replace(template, launch=launch_seconds(steps, self.host), phase=phase)
+
+    def _compile(self, work: Pass, name: str, phase: str) -> Template:
         if not any(steps for _, steps in work.parts):  # a stage without layers passes on what it gets
             return Template((("compute", Fragment(())),), 0)
         if self.blocks and self.team.alike:

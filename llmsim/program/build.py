@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from llmsim.catalogue.host_constants import HostCost
 from llmsim.cluster.cluster import Cluster
 from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.cost.spread import slowest_share
@@ -23,6 +24,7 @@ from llmsim.program.data import Loader, Loading
 from llmsim.program.faults import FaultPlan, Window, changes, plan_faults
 from llmsim.program.fsdp import Sharding
 from llmsim.program.gradients import DTYPE_BYTES, Shares
+from llmsim.program.host import Launching
 from llmsim.program.iteration import ClassProgram, Options, StageProgram
 from llmsim.program.labels import Label, Numbered, Tag
 from llmsim.program.passes import StageSteps
@@ -269,6 +271,20 @@ class Builder:
             grad_bytes=DTYPE_BYTES[self.scenario.training.grad_dtype],
         )
 
+    def _host(self, groups: dict[str, ClassGroup]) -> HostCost:
+        """What launching costs the host of a rank that is in these groups."""
+        given = self.scenario.training.host
+        if not self.what_if.launch:
+            return HostCost()
+        crossing = any(groups[kind].group.nodes > 1 for kind in ("pp_next", "pp_prev") if kind in groups)
+        stall = given.stall * (self.resolved.layout.tp - 1) if crossing else 0.0
+        return HostCost(given.kernel, given.communication, given.tensor).slower(1.0 + stall)
+
+    @property
+    def _host_waits(self) -> bool:
+        """Blocking sends and receives of a pipeline keep the host from running ahead."""
+        return self.resolved.layout.pp > 1 and not self.options.overlap_pipeline
+
     @cached_property
     def loading(self) -> Loading | None:
         """The input pipeline, None where the scenario names no storage and data are always there."""
@@ -327,8 +343,9 @@ class Builder:
             costs.append(ClassCosts(plan, labels, kernels, number, groups[number], meetings, clock, self.what_if))
         for cost, team in zip(costs, teams(costs, self._pass_kinds)):
             number = cost.number
+            host = self._host(groups[number])
             blockwise = self.scenario.simulation.detail == "block"
-            compiler = PassCompiler(cost, team, blockwise, signatures.number(team.signature), blocks)
+            compiler = PassCompiler(cost, team, blockwise, signatures.number(team.signature), blocks, host)
             stage, rank = int(stage_of[number]), int(classes.representative[number])
             program = ClassProgram(
                 plan=plan,
@@ -342,6 +359,7 @@ class Builder:
                 arrivals=arrivals,
                 degrees=self._degrees(stage),
                 loader=self._loader(plan, labels, number, storage),
+                launching=None if host.free else Launching(plan, labels, host, self._host_waits),
             )
             plan.lanes += program.build()
         return Program(

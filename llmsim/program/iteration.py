@@ -1,6 +1,6 @@
 """The lanes of every rank class for one or more training iterations."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmsim.engine.plan import Fragment, Item, Lane, Plan
 from llmsim.model.work import Communication, Step
@@ -9,6 +9,7 @@ from llmsim.program.blocks import PassCompiler
 from llmsim.program.data import Loader
 from llmsim.program.fsdp import Sharding, sharded_backward, sharded_forward
 from llmsim.program.gradients import Shares, buckets, gather_steps, optimizer_steps, reduction_steps
+from llmsim.program.host import Launching, launch_seconds
 from llmsim.program.labels import Numbered, Tag
 from llmsim.program.passes import Pass, StageSteps
 from llmsim.program.template import Template
@@ -72,6 +73,7 @@ class ClassProgram:
     arrivals: dict[tuple, int]  # (class, F|B, direction, virtual stage, micro-batch, iteration) -> signal
     degrees: dict[str, int]
     loader: Loader | None = None
+    launching: Launching | None = None  # None: the host is always ahead
     lanes: dict[str, list[Item]] = field(default_factory=dict)
     _sending: "_Sending | None" = None
     _templates: dict[tuple, Template] = field(default_factory=dict)
@@ -259,12 +261,23 @@ class ClassProgram:
     def _place(self, template: Template, tag: int, waits: tuple, signals: tuple, lane: str) -> None:
         if lane != "compute":
             pieces = tuple((lane if name == "compute" else f"{name} {lane}", part) for name, part in template.pieces)
-            template = Template(pieces, template.signals)
-        template.place(self.plan, self.lanes, tag, waits, signals)
+            template = replace(template, pieces=pieces)
+        self._place_launched(template, tag, waits, signals, lane)
         if self._sending is not None and any(signal == self._sending.done for signal, _ in signals):
             # A blocking send: computation goes on when it is over.
             self.lanes[lane].append(Item(Fragment(()), tag, 0, (self._sending.over,)))
+            if self.launching is not None:
+                self.launching.held += (self._sending.over,)
             self._sending = None
+
+    def _place_launched(self, template: Template, tag: int, waits: tuple, signals: tuple, lane: str) -> None:
+        """Place what the host launches: it begins when the host has come to it, and ends no earlier than its launch."""
+        if self.launching is None:
+            template.place(self.plan, self.lanes, tag, waits, signals)
+            return
+        waits, launched = self.launching.place(self.lanes, template, tag, waits)
+        template.place(self.plan, self.lanes, tag, waits)
+        self.lanes[lane].append(Item(Fragment(()), tag, 0, (launched,), signals))
 
     # After the passes ----------------------------------------------------------------------------------------------
 
@@ -341,7 +354,10 @@ class ClassProgram:
             steps += gather_steps(total, options.param_bytes)
         steps = [s for s in steps if not isinstance(s.work, Communication) or self.degrees.get(s.work.group, 2) > 1]
         template = self._serial(steps, "compute")
-        template.place(self.plan, self.lanes, tag, tuple(reduced), ())
+        if self.launching is not None:
+            cost = self.launching.cost
+            template = replace(template, phase="update", launch=launch_seconds(steps, cost) + tensors * cost.tensor)
+        self._place_launched(template, tag, tuple(reduced), (), "compute")
 
     def _embedding_bytes(self) -> float:
         """The tied matrix on this rank: the sharded part of the first or last part's parameters."""

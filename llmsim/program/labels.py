@@ -13,6 +13,7 @@ CATEGORIES = (
     "data",
     "optimizer",
 )
+NO_CATEGORY = -1  # launches: what waits for them is counted where it waits
 _OF_STREAM = {
     "compute": "compute",
     "tp": "exposed_tp",
@@ -43,9 +44,11 @@ class Label:
 
     @property
     def category(self) -> int:
-        """Index into `CATEGORIES` of the seconds this op owns when nothing computes beside it."""
+        """Index into `CATEGORIES` of the seconds this op owns when nothing computes beside it, or NO_CATEGORY."""
         if self.kind == "optimizer":
             return CATEGORIES.index("optimizer")
+        if self.stream == "launch":
+            return NO_CATEGORY
         return CATEGORIES.index(_OF_STREAM[self.stream])
 
 

@@ -13,10 +13,15 @@ from llmsim.model.work import Step
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """`pieces`: (lane, fragment) in program order; `signals`: how many signals one instance needs."""
+    """`pieces`: (lane, fragment) in program order; `signals`: how many signals one instance needs.
+
+    `launch`: seconds that the host needs to launch one instance, which is of `phase`.
+    """
 
     pieces: tuple[tuple[str, Fragment], ...]
     signals: int
+    launch: float = 0.0
+    phase: str = ""
 
     def place(
         self,

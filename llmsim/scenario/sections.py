@@ -1,6 +1,7 @@
 """The sections of a scenario file: every key that exists, what it accepts and its default (SI units inside)."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -134,6 +135,31 @@ def _fused(value: object) -> object:
     return tuple(value)
 
 
+class Host(Section):
+    """Seconds that the host needs for one kernel, one collective, and one parameter tensor of the optimizer step.
+
+    stall: share that is added for each further rank of the tensor-parallel group, where pipeline messages cross nodes.
+    """
+
+    kernel: Seconds = 0.0
+    communication: Seconds = 0.0
+    tensor: Seconds = 0.0
+    stall: Share = 0.0
+
+
+def _host(value: object) -> object:
+    """The name of a way to launch (`catalogue/host.yaml`), or its costs."""
+    if value is None or isinstance(value, Mapping | Host):
+        return value or {}
+    from llmsim.catalogue.host_constants import host_ways
+
+    ways = host_ways()
+    if not isinstance(value, str) or value not in ways:
+        hint = nearest(value, ways) if isinstance(value, str) else ""
+        raise refuse(f"{show(value)} is no way to launch; expected one of {', '.join(ways)}, or costs{hint}")
+    return asdict(ways[value])
+
+
 class TrainingSection(Section):
     """Batch, arithmetic and the choices of the training framework."""
 
@@ -150,6 +176,8 @@ class TrainingSection(Section):
     optimizer: choice("adam", "sgd", "adafactor", "muon") = "adam"
     overlap: Annotated[Overlap, empty_when_null()] = Overlap()
     accumulate_locally: Flag = True
+    # How the host launches kernels; ahead: it never limits
+    host: Annotated[Host, BeforeValidator(_host)] = Host()
     offload: Annotated[Offload, empty_when_null()] = Offload()
     tokens: Tokens | None = None
 
