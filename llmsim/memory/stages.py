@@ -6,6 +6,7 @@ from llmsim.memory.footprint import Footprint, Gradients, Part, embedding_part, 
 from llmsim.memory.states import Keeping
 from llmsim.model.shard import Shard
 from llmsim.program.build import Builder, Program
+from llmsim.program.contents import recompute_mode
 from llmsim.program.gradients import DTYPE_BYTES, Shares
 from llmsim.scenario import Scenario
 
@@ -71,12 +72,6 @@ def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
         float(sharding.grad_bytes) if sharding is not None and accumulates else 0.0,
         4.0 if gradient < 4 and sharding is None else 0.0,
     )
-
-
-def recompute_mode(scenario: Scenario, place: int) -> str:
-    """The recompute mode of the layer at a place of its virtual stage."""
-    recompute = scenario.training.recompute
-    return recompute.mode if recompute.layers is None or place < recompute.layers else "none"
 
 
 def _copies(shard: Shard, scenario: Scenario) -> float:

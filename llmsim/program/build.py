@@ -1,6 +1,6 @@
 """From a scenario to a program: cluster, groups, classes, and the lanes of each class."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -10,42 +10,23 @@ from llmsim.cluster.cluster import Cluster
 from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.cost.spread import slowest_share
 from llmsim.engine.plan import Plan
-from llmsim.model.layer import embedding_steps, head_steps, layer_steps
-from llmsim.model.operators import LayerSteps
-from llmsim.model.parameters import embedding_parameters, head_parameters, layer_parameters
-from llmsim.model.shard import ALL_FUSIONS, NO_FUSIONS, Shard
+from llmsim.model.shard import Shard
 from llmsim.parallel.schedules import schedule as find_schedule
 from llmsim.parallel.schedules.order import Schedule
-from llmsim.parallel.stages import split_layers
 from llmsim.program.blocks import PassCompiler
+from llmsim.program.choices import options_of, shard_of
 from llmsim.program.classes import RankClasses, class_groups, fold, without_slack
+from llmsim.program.contents import stage_programs
 from llmsim.program.costs import ClassCosts, ClassGroup
-from llmsim.program.data import Loader, Loading
+from llmsim.program.data import Loader, Loading, loading_of, storage_bandwidth
 from llmsim.program.faults import FaultPlan, Window, changes, plan_faults
-from llmsim.program.fsdp import Sharding
-from llmsim.program.gradients import DTYPE_BYTES, Shares
 from llmsim.program.host import Launching
 from llmsim.program.iteration import ClassProgram, Options, StageProgram
 from llmsim.program.labels import Label, Numbered, Tag
-from llmsim.program.passes import StageSteps
 from llmsim.program.placement import Traffic, exchange_traffic, peer_traffic, ring_traffic
 from llmsim.program.team import teams
 from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
-
-# Megatron-LM, distributed_data_parallel_config.py: max(40M, 1M × data-parallel size) parameters a bucket.
-_BUCKET, _BUCKET_PER_RANK = 40e6, 1e6
-
-
-# Generations of FlashAttention; a GPU without a kernel of one runs the one before. Plain `flash` is the newest.
-_FLASH = {"flash1": 1, "flash2": 2, "flash3": 3}
-_NEWEST_FLASH = 3
-
-
-def _fusions(fused: bool | tuple[str, ...]) -> frozenset[str]:
-    if isinstance(fused, bool):
-        return ALL_FUSIONS if fused else NO_FUSIONS
-    return frozenset(fused)
 
 
 @dataclass(frozen=True)
@@ -100,31 +81,20 @@ class Builder:
 
     @cached_property
     def shard(self) -> Shard:
-        training, layout = self.scenario.training, self.resolved.layout
-        return Shard(
-            micro_batch=training.micro_batch,
-            seq_len=training.seq_len,
-            tp=layout.tp,
-            cp=layout.cp,
-            ep=layout.ep,
-            expert_tp=layout.etp,
-            sequence_parallel=self.scenario.parallelism.sequence_parallel and layout.tp > 1,
-            precision=training.precision,
-            attention="unfused" if training.attention == "unfused" else "flash",
-            flash_version=_FLASH.get(training.attention, _NEWEST_FLASH),
-            fusions=_fusions(training.fused),
-            dropout=self.resolved.architecture.dropout,
-            recompute=training.recompute.mode,
-            tp_overlap=training.overlap.tp,
-            async_tp_grad=training.overlap.tp_grad,
-            grad_dtype=training.grad_dtype,
-            accumulate=self._accumulates,
-        )
+        return shard_of(self.scenario)
 
-    @property
-    def _accumulates(self) -> bool:
-        """Whether weight gradients are added into a buffer over micro-batches, not reduced at once."""
-        return self.scenario.training.accumulate_locally and self.scenario.parallelism.zero != 2
+    @cached_property
+    def options(self) -> Options:
+        return options_of(self.scenario, self.what_if)
+
+    @cached_property
+    def loading(self) -> Loading | None:
+        return loading_of(self.scenario) if self.what_if.loading else None
+
+    @cached_property
+    def stages(self) -> tuple[StageProgram, ...]:
+        """Steps and parameters of each virtual stage."""
+        return stage_programs(self.scenario, self.shard, self.schedule.virtual_stages)
 
     # Traffic -------------------------------------------------------------------------------------------------------
 
@@ -180,97 +150,6 @@ class Builder:
         marks = self.faults.link_marks(len(self.cluster.links))
         return fold(first, kept, neighbours, self.cluster, marks, enabled)
 
-    # Stages --------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def stages(self) -> tuple[StageProgram, ...]:
-        """Steps and parameters of each virtual stage."""
-        architecture, layout = self.resolved.architecture, self.resolved.layout
-        count = self.schedule.virtual_stages
-        kinds = architecture.layer_kinds()
-        known: dict[tuple[str, str], LayerSteps] = {}
-        result = []
-        for number, layers in enumerate(
-            split_layers(architecture.layers, count, self.scenario.parallelism.stage_layers)
-        ):
-            parts: list[tuple[int, LayerSteps]] = []
-            sizes: list[Shares] = []
-            if number == 0:
-                parts.append((-1, self._edge(known, "embedding")))
-                edge = embedding_parameters(architecture, self.scenario.training.seq_len)
-                sizes.append(Shares(edge.sharded / layout.tp + edge.replicated, 0.0))
-            for place, layer in enumerate(layers):
-                parts.append((layer, self._layer(known, kinds[layer], place)))
-                sizes.append(self._layer_shares(kinds[layer]))
-            if number == count - 1:
-                parts.append((-1, self._edge(known, "head")))
-                edge = head_parameters(architecture, copy_tied=count > 1)
-                sizes.append(Shares(edge.sharded / layout.tp + edge.replicated, 0.0))
-            result.append(StageProgram(StageSteps(tuple(parts)), tuple(sizes)))
-        return tuple(result)
-
-    def _layer(self, known: dict, kind: str, place: int) -> LayerSteps:
-        recompute = self.scenario.training.recompute
-        mode = recompute.mode if recompute.layers is None or place < recompute.layers else "none"
-        if (kind, mode) not in known:
-            known[kind, mode] = layer_steps(self.resolved.architecture, replace(self.shard, recompute=mode), kind)
-        return known[kind, mode]
-
-    def _edge(self, known: dict, kind: str) -> LayerSteps:
-        if (kind, "") not in known:
-            make = embedding_steps if kind == "embedding" else head_steps
-            known[kind, ""] = make(self.resolved.architecture, self.shard)
-        return known[kind, ""]
-
-    def _layer_shares(self, kind: str) -> Shares:
-        layout, architecture = self.resolved.layout, self.resolved.architecture
-        parameters = layer_parameters(architecture, kind)
-        dense, expert = parameters.on_rank(layout.tp, layout.ep, self.shard.expert_split, architecture.kv_heads)
-        return Shares(dense, expert)
-
-    @cached_property
-    def options(self) -> Options:
-        training, parallelism = self.scenario.training, self.scenario.parallelism
-        shard, layout = self.shard, self.resolved.layout
-        boundary = shard.tokens * self.resolved.architecture.hidden * shard.element
-        whole = not parallelism.scatter_gather and not shard.split_sequence
-        param_bytes = 4 if training.precision in ("fp32", "tf32") else 2
-        return Options(
-            boundary_bytes=boundary if whole else boundary / layout.tp,
-            gather_boundary=0.0 if whole or shard.split_sequence or layout.tp == 1 else boundary,
-            grad_bytes=DTYPE_BYTES[training.grad_dtype],
-            param_bytes=param_bytes,
-            sharded_optimizer=parallelism.zero >= 1,
-            scatter_gradients=parallelism.zero >= 1 and training.grad_reduction != "all_reduce",
-            overlap_reduce=training.overlap.grad_reduce,
-            overlap_gather=training.overlap.param_gather,
-            overlap_pipeline=training.overlap.pipeline,
-            accumulate_locally=self._accumulates,
-            bucket=max(_BUCKET, _BUCKET_PER_RANK * layout.dp * layout.cp),
-            optimizer=training.optimizer,
-            fused_optimizer="optimizer" in shard.fusions,
-            unscale=training.precision == "fp16",
-            # Only from the second iteration on is the loader as far ahead as it gets.
-            iterations=max(self.scenario.simulation.iterations, 2 if self.loading else 1),
-            sharding=self._sharding(param_bytes),
-            waiting=self.what_if.waiting,
-        )
-
-    def _sharding(self, param_bytes: int) -> Sharding | None:
-        layout = self.resolved.layout
-        if self.scenario.parallelism.zero < 3:
-            return None
-        hybrid = layout.shard < layout.dp * layout.cp
-        return Sharding(
-            group="shard" if hybrid else "dp",
-            expert_group="edp",
-            ranks=layout.shard,
-            expert_ranks=layout.edp,
-            replicas=layout.degree("replica"),
-            param_bytes=param_bytes,
-            grad_bytes=DTYPE_BYTES[self.scenario.training.grad_dtype],
-        )
-
     def _host(self, groups: dict[str, ClassGroup]) -> HostCost:
         """What launching costs the host of a rank that is in these groups."""
         given = self.scenario.training.host
@@ -284,39 +163,6 @@ class Builder:
     def _host_waits(self) -> bool:
         """Blocking sends and receives of a pipeline keep the host from running ahead."""
         return self.resolved.layout.pp > 1 and not self.options.overlap_pipeline
-
-    @cached_property
-    def loading(self) -> Loading | None:
-        """The input pipeline, None where the scenario names no storage and data are always there."""
-        data, training, resolved = self.scenario.data, self.scenario.training, self.resolved
-        if data.storage is None or not self.what_if.loading:
-            return None
-        layout, topology = resolved.layout, resolved.topology
-        readers = layout.tp * layout.cp
-        tokens = training.micro_batch * training.seq_len
-        rate = self.storage_bandwidth
-        if data.storage.kind == "nvme":
-            rate = topology.node.nvme.read_bandwidth
-        elif topology.scale_out_bandwidth:
-            rate = min(rate, topology.scale_out_bandwidth)
-        return Loading(
-            bytes=tokens * data.bytes_per_token / readers,
-            rate=rate / readers,
-            latency=data.storage.latency,
-            prepare=tokens / data.worker_rate if data.worker_rate else 0.0,
-            workers=data.workers,
-            depth=data.workers * data.prefetch,
-        )
-
-    @property
-    def storage_bandwidth(self) -> float:
-        """bytes/s that all nodes read together."""
-        storage, topology = self.scenario.data.storage, self.resolved.topology
-        if storage.bandwidth is not None:
-            return storage.bandwidth
-        if storage.kind == "nvme":
-            return topology.node.nvme.read_bandwidth * self.resolved.nodes
-        return topology.storage.read_bandwidth
 
     # The program ---------------------------------------------------------------------------------------------------
 
@@ -336,7 +182,7 @@ class Builder:
         kernels, meetings, blocks, arrivals = KernelCosts(gpu, self._traits), {}, {}, {}
         costs = []
         if self.loading:
-            plan.capacities.append(self.storage_bandwidth)
+            plan.capacities.append(storage_bandwidth(self.scenario))
         storage = len(plan.capacities) - 1
         for number, rank in enumerate(classes.representative.tolist()):
             clock = self._clock(plan, self.faults.gpus.get(int(self.gpu_of_rank[rank]), ()))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from llmsim.engine.plan import Fragment, Item, Op, Part, Plan
 from llmsim.program.labels import Label, Numbered
+from llmsim.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +66,36 @@ class Loader:
         reading = Part(1, work.latency / work.workers, work.bytes / work.rate, demands, weight)
         preparing = Part(1, 0.0, work.prepare / work.workers, ((self.cpu, 1.0),))
         return Op(self.labels.number(read), (reading,)), Op(self.labels.number(prepare), (preparing,))
+
+
+def loading_of(scenario: Scenario) -> Loading | None:
+    """The input pipeline, None where the scenario names no storage and data are always there."""
+    data, training, resolved = scenario.data, scenario.training, scenario.resolve()
+    if data.storage is None:
+        return None
+    layout, topology = resolved.layout, resolved.topology
+    readers = layout.tp * layout.cp
+    tokens = training.micro_batch * training.seq_len
+    rate = storage_bandwidth(scenario)
+    if data.storage.kind == "nvme":
+        rate = topology.node.nvme.read_bandwidth
+    elif topology.scale_out_bandwidth:
+        rate = min(rate, topology.scale_out_bandwidth)
+    return Loading(
+        bytes=tokens * data.bytes_per_token / readers,
+        rate=rate / readers,
+        latency=data.storage.latency,
+        prepare=tokens / data.worker_rate if data.worker_rate else 0.0,
+        workers=data.workers,
+        depth=data.workers * data.prefetch,
+    )
+
+
+def storage_bandwidth(scenario: Scenario) -> float:
+    """bytes/s that all nodes read together."""
+    storage, resolved = scenario.data.storage, scenario.resolve()
+    if storage.bandwidth is not None:
+        return storage.bandwidth
+    if storage.kind == "nvme":
+        return resolved.topology.node.nvme.read_bandwidth * resolved.nodes
+    return resolved.topology.storage.read_bandwidth

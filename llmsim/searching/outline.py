@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.engine.plan import Plan
-from llmsim.model.layer import embedding_steps, head_steps, layer_steps
 from llmsim.model.work import Communication, Step
 from llmsim.parallel.schedules import schedule as find_schedule
 from llmsim.parallel.schedules.order import Schedule, peaks
@@ -68,24 +67,6 @@ class Outline(Builder):
         ends = tuple(self._ends or ())
         grid = _Grid(self, (layout, self.resolved.topology, self.resolved.nodes, self.resolved.gpus_per_node, ends))
         return _costs(grid)
-
-    def _layer(self, known: dict, kind: str, place: int):
-        recompute = self.scenario.training.recompute
-        mode = recompute.mode if recompute.layers is None or place < recompute.layers else "none"
-        return _layer(self.resolved.architecture, replace(self.shard, recompute=mode), kind)
-
-    def _edge(self, known: dict, kind: str):
-        return _edge(self.resolved.architecture, self.shard, kind)
-
-
-@lru_cache(maxsize=1024)
-def _layer(architecture, shard, kind):
-    return layer_steps(architecture, shard, kind)
-
-
-@lru_cache(maxsize=1024)
-def _edge(architecture, shard, kind):
-    return (embedding_steps if kind == "embedding" else head_steps)(architecture, shard)
 
 
 def _short_schedule(name: str, layout) -> tuple[Schedule, tuple[int, ...]]:

@@ -1,0 +1,73 @@
+"""What each virtual stage holds: its layers, the embedding, the head; their steps and their parameters."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+from llmsim.model.layer import embedding_steps, head_steps, layer_steps
+from llmsim.model.operators import LayerSteps
+from llmsim.model.parameters import EdgeParameters, embedding_parameters, head_parameters, layer_parameters
+from llmsim.model.shard import Shard
+from llmsim.parallel.stages import split_layers
+from llmsim.program.gradients import Shares
+from llmsim.program.iteration import StageProgram
+from llmsim.program.passes import StageSteps
+from llmsim.scenario import Scenario
+
+# Most scenarios of a sweep or a search share most of their layers.
+_layer_steps = lru_cache(maxsize=1024)(layer_steps)
+_embedding_steps = lru_cache(maxsize=256)(embedding_steps)
+_head_steps = lru_cache(maxsize=256)(head_steps)
+
+
+def stage_programs(scenario: Scenario, shard: Shard, stages: int) -> tuple[StageProgram, ...]:
+    """Steps and parameters of each of `stages` virtual stages."""
+    architecture = scenario.resolve().architecture
+    given = scenario.parallelism.stage_layers
+    layers_of = _Layers(scenario, shard)
+    result = []
+    for number, layers in enumerate(split_layers(architecture.layers, stages, given)):
+        parts: list[tuple[int, LayerSteps, Shares]] = []
+        if number == 0:
+            edge = embedding_parameters(architecture, scenario.training.seq_len)
+            parts.append((-1, _embedding_steps(architecture, shard), _edge_shares(edge, shard)))
+        for place, layer in enumerate(layers):
+            parts.append((layer, *layers_of.layer(layer, place)))
+        if number == stages - 1:
+            edge = head_parameters(architecture, copy_tied=stages > 1)
+            parts.append((-1, _head_steps(architecture, shard), _edge_shares(edge, shard)))
+        steps = StageSteps(tuple((layer, steps) for layer, steps, _ in parts))
+        result.append(StageProgram(steps, tuple(shares for *_, shares in parts)))
+    return tuple(result)
+
+
+def recompute_mode(scenario: Scenario, place: int) -> str:
+    """The recompute mode of the layer at a place of its virtual stage."""
+    recompute = scenario.training.recompute
+    return recompute.mode if recompute.layers is None or place < recompute.layers else "none"
+
+
+class _Layers:
+    """Steps and parameters of layers, made once for each kind that a scenario has."""
+
+    def __init__(self, scenario: Scenario, shard: Shard) -> None:
+        self.scenario, self.shard = scenario, shard
+        self.architecture = scenario.resolve().architecture
+        self.kinds, self.windows = self.architecture.layer_kinds(), self.architecture.layer_windows()
+        self.known: dict[tuple[str, int, str], tuple[LayerSteps, Shares]] = {}
+
+    def layer(self, layer: int, place: int) -> tuple[LayerSteps, Shares]:
+        key = (self.kinds[layer], self.windows[layer], recompute_mode(self.scenario, place))
+        if key not in self.known:
+            self.known[key] = self._made(*key)
+        return self.known[key]
+
+    def _made(self, kind: str, window: int, mode: str) -> tuple[LayerSteps, Shares]:
+        architecture, shard = self.architecture, self.shard
+        steps = _layer_steps(architecture, replace(shard, recompute=mode), kind, window)
+        parameters = layer_parameters(architecture, kind)
+        dense, expert = parameters.on_rank(shard.tp, shard.ep, shard.expert_split, architecture.kv_heads)
+        return steps, Shares(dense, expert)
+
+
+def _edge_shares(edge: EdgeParameters, shard: Shard) -> Shares:
+    return Shares(edge.sharded / shard.tp + edge.replicated, 0.0)
