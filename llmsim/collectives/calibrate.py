@@ -61,6 +61,9 @@ def _put(values: dict[Key, float]) -> None:
 @contextmanager
 def constants(values: dict[Key, float]) -> Iterator[None]:
     """Other values of some constants while the block runs; plans made before stay as they are."""
+    if not values:
+        yield
+        return
     before = {key: _holder(key)[key[-1]] for key in values}
     plan_collective.cache_clear()
     _put(values)

@@ -6,7 +6,10 @@ from functools import cached_property
 import numpy as np
 
 from llmsim.catalogue.host_constants import HostCost
+from llmsim.catalogue.kernel_constants import KernelConstants, kernel_constants
 from llmsim.cluster.cluster import Cluster
+from llmsim.collectives.calibrate import constants
+from llmsim.cost.calibrate import scaled
 from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.cost.spread import slowest_share
 from llmsim.engine.plan import Plan
@@ -179,7 +182,7 @@ class Builder:
         groups = class_groups(classes, kept, self.cluster, self.gpu_of_rank)
         stage_of = self.resolved.layout.axis_index("pp")[classes.representative]
         labels, tags, signatures = Numbered(), Numbered(), Numbered()
-        kernels, meetings, blocks, arrivals = KernelCosts(gpu, self._traits), {}, {}, {}
+        kernels, meetings, blocks, arrivals = KernelCosts(gpu, self._traits, self._kernel_constants), {}, {}, {}
         costs = []
         if self.loading:
             plan.capacities.append(storage_bandwidth(self.scenario))
@@ -211,6 +214,11 @@ class Builder:
         return Program(
             plan, labels.values, tags.values, classes, stage_of, self.schedule, self.cluster, groups, self.stages
         )
+
+    @property
+    def _kernel_constants(self) -> KernelConstants:
+        name = self.resolved.topology.gpu.kernels
+        return scaled(kernel_constants(name), dict(self.resolved.calibration.kernels.get(name, {})))
 
     @property
     def _traits(self) -> KernelTraits:
@@ -271,4 +279,7 @@ class Builder:
 
 def build_program(scenario: Scenario, what_if: WhatIf = AS_IS) -> Program:
     """The program of a scenario. Raises the `UserError` of whatever does not fit together."""
-    return Builder(scenario, what_if).build()
+    calibrated = scenario.resolve().calibration
+    faster = {name: getattr(what_if, name) * factor for name, factor in calibrated.speeds.items()}
+    with constants(calibrated.collectives):
+        return Builder(scenario, replace(what_if, **faster)).build()

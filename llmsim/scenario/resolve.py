@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmsim.catalogue.calibration import AS_CATALOGUED, Calibrated, read_calibration
 from llmsim.cluster.topology import Topology, load_topology
 from llmsim.errors import ScenarioError, UserError
 from llmsim.model.architecture import Architecture, architecture_from_mapping
@@ -18,6 +19,7 @@ from llmsim.scenario.subject import Subject
 if TYPE_CHECKING:
     from llmsim.scenario.schema import Scenario
 
+_KEY_OF = {"_architecture": "model", "_topology": "cluster.topology", "_calibration": "simulation.calibration"}
 _SCHEDULE_TABLES = (".csv", ".json")
 _TOPOLOGY_FILES = (".yaml", ".yml", ".json", ".graphml", ".xml")
 
@@ -35,6 +37,7 @@ class Resolved:
     schedule: str
     nodes: int
     gpus_per_node: int
+    calibration: Calibrated = AS_CATALOGUED
     warnings: tuple[str, ...] = ()
 
     @property
@@ -56,6 +59,7 @@ def resolve(scenario: Scenario, origin: Origin, sibling: Scenario | None = None)
     )
     architecture = sibling.resolve().architecture if same_model else _tried(_architecture, scenario, origin, faults)
     topology = sibling.resolve().topology if same_cluster else _tried(_topology, scenario, origin, faults)
+    calibration = _tried(_calibration, scenario, origin, faults)
     faults += run_not_yet(scenario, architecture)
     if architecture is None or topology is None:
         raise _error(faults, origin)
@@ -75,6 +79,7 @@ def resolve(scenario: Scenario, origin: Origin, sibling: Scenario | None = None)
         schedule=schedule,
         nodes=scenario.cluster.nodes,
         gpus_per_node=subject.gpus_per_node,
+        calibration=calibration,
         warnings=warnings,
     )
 
@@ -88,7 +93,7 @@ def _tried(look_up: Callable, scenario: Scenario, origin: Origin, faults: list[t
     try:
         return look_up(scenario, origin)
     except UserError as error:
-        faults.append(_located(str(error), "model" if look_up is _architecture else "cluster.topology"))
+        faults.append(_located(str(error), _KEY_OF[look_up.__name__]))
         return None
 
 
@@ -123,6 +128,11 @@ def _topology(scenario: Scenario, origin: Origin) -> Topology:
     if name.endswith(_TOPOLOGY_FILES):
         name = str(_beside(name, origin))
     return load_topology(name, scenario.cluster.overrides)
+
+
+def _calibration(scenario: Scenario, origin: Origin) -> Calibrated:
+    name = scenario.simulation.calibration
+    return read_calibration(_beside(name, origin)) if name else AS_CATALOGUED
 
 
 def _beside(name: str, origin: Origin) -> Path:

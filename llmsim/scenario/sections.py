@@ -218,6 +218,7 @@ class SimulationSection(Section):
     fold: choice("auto", "off", aliases={False: "off", True: "auto"}) = "auto"
     jitter: Share = 0.0
     seed: Natural = 0
+    calibration: Text | None = None  # a file of `llmsim calibrate`
 
 
 class Fault(Section):
