@@ -1,6 +1,6 @@
 """From a scenario to a program: cluster, groups, classes, and the lanes of each class."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
