@@ -10,6 +10,7 @@ _PUBLIC = {
     "load_scenario": "llmsim.scenario",
     "simulate": "llmsim.simulation",
     "Result": "llmsim.simulation",
+    "remedies": "llmsim.fitting",
     "simulate_schedule": "llmsim.schedule",
     "simulate_collective": "llmsim.collective",
     "sweep": "llmsim.sweeping",

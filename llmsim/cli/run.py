@@ -1,10 +1,15 @@
 """`llmsim run`: simulate a scenario."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from llmsim.cli.options import AS_JSON, DETAIL, SETTINGS, open_scenario
+
+if TYPE_CHECKING:
+    from llmsim.fitting import Remedy
+    from llmsim.scenario import Scenario
 
 
 @click.command()
@@ -14,6 +19,7 @@ from llmsim.cli.options import AS_JSON, DETAIL, SETTINGS, open_scenario
 @click.option("--plot", metavar="OUT", help="Save the pipeline's timeline: OUT.png, .svg or .pdf.")
 @SETTINGS
 @DETAIL
+@click.option("--advise", is_flag=True, help="With --json: also the cheapest changes that would make it fit.")
 @click.option("--require-fit", is_flag=True, help="Exit with status 1 when the model does not fit in memory.")
 def run(
     scenario: str,
@@ -22,9 +28,13 @@ def run(
     plot: str | None,
     settings: tuple[str, ...],
     detail: str | None,
+    advise: bool,
     require_fit: bool,
 ) -> None:
-    """Simulate SCENARIO and say how long an iteration takes, where the time goes and whether it fits."""
+    """Simulate SCENARIO and say how long an iteration takes, where the time goes and whether it fits in memory.
+
+    Where it does not fit, the cheapest changes that would make it fit are simulated too.
+    """
     from llmsim.cli.files import PICTURES, TABLES, check_output, write_table
 
     check_output(trace, TABLES)
@@ -42,11 +52,23 @@ def run(
         from llmsim.plots import plot_timeline, save_figure
 
         save_figure(plot_timeline(result.trace, title=loaded.name), plot)
+    fits = result.metrics["memory"]["fits"]
+    found = [] if fits or (as_json and not advise) else _remedies(loaded)
     if as_json:
+        if advise:
+            result.metrics["memory"]["changes"] = [remedy.record() for remedy in found]
         print_json(result.metrics)
     else:
         from llmsim.cli.summary import print_summary
 
-        print_summary(loaded, result.metrics)
-    if require_fit and result.metrics.get("memory", {}).get("fits") is False:
+        print_summary(loaded, result.metrics, found)
+    if require_fit and not fits:
         sys.exit(1)
+
+
+def _remedies(scenario: "Scenario") -> "list[Remedy]":
+    from llmsim.cli.console import SlowProgress
+    from llmsim.fitting import remedies
+
+    with SlowProgress("what would make it fit") as progress:
+        return remedies(scenario, progress=progress)

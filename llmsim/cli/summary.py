@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING, Any
 from llmsim.units import format_rate, format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
+    from llmsim.fitting import Remedy
     from llmsim.scenario import Scenario
 
 _BAR = 40  # characters of the longest bar
@@ -25,8 +28,8 @@ _PARTS = {
 }
 
 
-def print_summary(scenario: "Scenario", metrics: dict[str, Any]) -> None:
-    """Headline, key figures, where the time goes, memory of the fullest stages."""
+def print_summary(scenario: "Scenario", metrics: dict[str, Any], remedies: "Sequence[Remedy]" = ()) -> None:
+    """Headline, key figures, where the time goes, memory of the fullest stages, and what would make it fit."""
     from llmsim.cli.console import console
 
     out = console()
@@ -37,6 +40,7 @@ def print_summary(scenario: "Scenario", metrics: dict[str, Any]) -> None:
         out.print(f"  {label:<16}{text}", markup=False, soft_wrap=True)
     _print_breakdown(out, metrics)
     _print_memory(out, metrics)
+    _print_shortfall(out, metrics, remedies)
     if simulation := metrics.get("simulation"):
         out.print()
         out.print(_simulated(simulation), style="dim", markup=False)
@@ -114,6 +118,27 @@ def _print_memory(out: "Console", metrics: dict[str, Any]) -> None:
     out.print(f"\nmemory in GiB{left_out}", style="bold")
     rows = [[stage["stage"], *(f"{stage.get(f'{name}_gib', 0):.1f}" for name in shown)] for stage in some]
     print_table("", ("stage", *shown), rows)
+
+
+def _print_shortfall(out: "Console", metrics: dict[str, Any], remedies: "Sequence[Remedy]") -> None:
+    from llmsim.fitting import shortfall
+
+    missing = shortfall(metrics["memory"]) if metrics.get("memory") else None
+    if missing is None:
+        return
+    out.print("does not fit", style="bold")
+    out.print(f"  {missing}.", markup=False)
+    if not remedies:
+        out.print("  No change that was tried makes it fit; it takes more GPUs, or GPUs with more memory.")
+        return
+    out.print("\nwhat would make it fit, cheapest first (simulated, with the same global batch)", style="bold")
+    for number, each in enumerate(remedies, 1):
+        out.print(
+            f"  {number}. {format_seconds(each.iteration_time_s)} an iteration ({each.slowdown:+.1%}), GPU time "
+            f"{each.gpu_time:+.1%}, {each.peak_gib:.1f} GiB at most",
+            markup=False,
+        )
+        out.print(f"     {each.text}", markup=False, soft_wrap=True)
 
 
 def _simulated(simulation: dict[str, Any]) -> str:

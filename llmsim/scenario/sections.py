@@ -173,7 +173,7 @@ class TrainingSection(Section):
     recompute: Annotated[Recompute, BeforeValidator(_recompute)] = Recompute(mode="selective")
     attention: choice("flash", "flash1", "flash2", "flash3", "unfused") = "flash"
     fused: Annotated[bool | tuple[str, ...], BeforeValidator(_fused)] = True
-    optimizer: choice("adam", "sgd", "adafactor", "muon") = "adam"
+    optimizer: choice("adam", "sgd", "adafactor", "muon", "adam8bit") = "adam"
     overlap: Annotated[Overlap, empty_when_null()] = Overlap()
     accumulate_locally: Flag = True
     # How the host launches kernels; ahead: it never limits
