@@ -1,7 +1,9 @@
 """`simulate`: from a scenario to its result, through all layers once."""
 
+import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -59,10 +61,11 @@ def simulate(
     began = time.perf_counter()
     if not isinstance(scenario, Scenario):
         scenario = Scenario(**scenario)
-    program = build_program(scenario, what_if)
-    played = play(program.plan, steps=scenario.simulation.detail == "kernel", progress=progress)
-    footprint = memory_of(scenario, program, played)
-    metrics = _metrics(scenario, program, played, footprint.summary)
+    with _no_garbage():
+        program = build_program(scenario, what_if)
+        played = play(program.plan, steps=scenario.simulation.detail == "kernel", progress=progress)
+        footprint = memory_of(scenario, program, played)
+        metrics = _metrics(scenario, program, played, footprint.summary)
     metrics["simulation"] = {
         "events": played.events,
         "classes": len(program.classes.count),
@@ -72,6 +75,18 @@ def simulate(
         "version": version("llmsim"),
     }
     return Result(scenario, metrics, program, played, footprint)
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Without Python's cycle collector: a program is a million small tuples that all stay, which it would search."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _metrics(scenario: Scenario, program: Program, played: Played, memory: dict[str, Any]) -> dict[str, Any]:

@@ -45,8 +45,10 @@ def fold(
     if not enabled:
         of_rank, of_link = np.arange(len(first)), np.arange(len(links))
     else:
-        properties = np.column_stack((links.kind, links.bandwidth, link_marks))
-        _, link_colour = np.unique(properties, axis=0, return_inverse=True)
+        link_colour = np.zeros(len(links), dtype=np.int64)
+        for column in (links.kind, links.bandwidth, link_marks):  # rows would be sorted far more slowly
+            values, code = np.unique(column, return_inverse=True)
+            link_colour = link_colour * len(values) + code
         groups, flows = [], []
         for entry in traffic.values():
             group = None
@@ -56,7 +58,7 @@ def fold(
             for part in (entry.intra, entry.inter):
                 owner = part.rank if group is None else entry.group_of[part.rank]
                 flows.append(FlowSet(owner, part.link, part.share, group))
-        of_rank, of_link = refine(first, groups, neighbours, link_colour.ravel(), flows)
+        of_rank, of_link = refine(first, groups, neighbours, link_colour, flows)
     _, representative, count = np.unique(of_rank, return_index=True, return_counts=True)
     _, link_representative = np.unique(of_link, return_index=True)
     return RankClasses(of_rank, representative, count, of_link, link_representative)

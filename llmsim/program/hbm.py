@@ -1,6 +1,6 @@
 """How much of the GPUs' work is moving bytes, and how much is arithmetic."""
 
-import numpy as np
+from collections import Counter
 
 from llmsim.engine.plan import Fragment
 from llmsim.program.build import Program
@@ -19,14 +19,12 @@ def memory_bound_share(program: Program, peak: float, bandwidth: float) -> float
             continue
         ranks = float(program.classes.count[lane.owner])
         hbm = resources_of(lane.owner)[1]
-        known: dict[int, tuple[float, float]] = {}
-        for item in lane.items:
-            key = id(item.fragment)
-            if key not in known:
-                known[key] = _demand(item.fragment, program, hbm)
-            own_flops, own_bytes = known[key]
-            flops += ranks * own_flops
-            seconds += ranks * own_bytes / bandwidth
+        runs = Counter(id(item.fragment.ops) for item in lane.items if item.fragment.ops)
+        distinct = {id(item.fragment.ops): item.fragment for item in lane.items if item.fragment.ops}
+        for key, fragment in distinct.items():
+            own_flops, own_bytes = _demand(fragment, program, hbm)
+            flops += runs[key] * ranks * own_flops
+            seconds += runs[key] * ranks * own_bytes / bandwidth
     arithmetic = flops / peak
     return seconds / (arithmetic + seconds) if seconds > 0 else 0.0
 
@@ -34,11 +32,11 @@ def memory_bound_share(program: Program, peak: float, bandwidth: float) -> float
 def _demand(fragment: Fragment, program: Program, hbm: int) -> tuple[float, float]:
     """FLOPs and HBM bytes of one run of a fragment."""
     flops = sum(program.labels[op.label].flops for op in fragment.ops)
-    moved = np.sum([
+    moved = sum(
         part.repeat * part.seconds * amount
         for op in fragment.ops
         for part in op.parts
         for resource, amount in part.demands
         if resource == hbm
-    ])  # fmt: skip
-    return flops, float(moved)
+    )
+    return flops, moved

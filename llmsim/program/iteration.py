@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from llmsim.engine.plan import Fragment, Item, Lane, Plan
+from llmsim.errors import UserError
 from llmsim.model.work import Communication, Step
 from llmsim.parallel.schedules.order import Schedule
 from llmsim.program.blocks import PassCompiler
@@ -182,9 +183,11 @@ class ClassProgram:
 
     def _way(self, to: int, forward: bool) -> str:
         """Which neighbour a stage's rank is; with two stages both neighbours are the same rank."""
-        ways = ("next", "prev") if forward else ("prev", "next")
-        shift = {"next": 1, "prev": -1}
-        return next(way for way in ways if (self.stage + shift[way]) % self.schedule.stages == to)
+        stages = self.schedule.stages
+        after, before = to == (self.stage + 1) % stages, to == (self.stage - 1) % stages
+        if not after and not before:
+            raise UserError(f"stages {self.stage} and {to} pass activations, but are not neighbours in the pipeline")
+        return "next" if after and (forward or not before) else "prev"
 
     def _arrival(self, kind: str, d: int, s: int, source: int, i: int, iteration: int) -> tuple[int, ...]:
         rank = self._neighbour(d, source)

@@ -1,6 +1,7 @@
 """The static columns of the trace: each op's label, and the tag that says for which micro-batch it ran."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 CATEGORIES = (
     "compute",
@@ -52,8 +53,7 @@ class Label:
         return CATEGORIES.index(_OF_STREAM[self.stream])
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(NamedTuple):
     """Which instance: -1 where it does not apply."""
 
     micro_batch: int = -1
