@@ -5,17 +5,17 @@ reusable simpy event, its alarm; when rates change the alarm is moved, or found 
 """
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import simpy
 
 from llmsim.engine.fairness import max_min_speeds
-from llmsim.engine.plan import Lane, Plan
+from llmsim.engine.plan import Lane, Part, Plan
 from llmsim.errors import SimulationError
 
 _SLACK = 1.0 + 1e-7  # a resource counts as oversubscribed beyond this, so that rounding does not
-_COLUMNS = 4  # label, tag, start, end
+_NEVER = float("inf")
 
 
 class Played:
@@ -39,8 +39,7 @@ def play(plan: Plan, *, steps: bool = True, progress: Callable[[float], None] | 
     blocked = [player for player in stage.players if player.index < player.count]
     if blocked:
         raise SimulationError(_describe_blocked(blocked))
-    rows = [np.frombuffer(player.record, dtype=float).reshape(-1, _COLUMNS) for player in stage.players]
-    return Played(rows, events, stage.env.now)
+    return Played([player.rows() for player in stage.players], events, stage.env.now)
 
 
 def _describe_blocked(blocked: list["_Player"]) -> str:
@@ -107,7 +106,7 @@ class _Stage:
         self.limit[resource] = capacity * _SLACK
         self.rebalance([resource])
 
-    def rebalance(self, resources: list[int]) -> None:
+    def rebalance(self, resources: Sequence[int]) -> None:
         """New speeds for every activity that shares an oversubscribed resource, directly or through another."""
         load, limit, users = self.load, self.limit, self.users
         members: list[_Player] = []
@@ -155,22 +154,26 @@ def _used_alone(lane: Lane) -> set[int]:
 
 
 class _Player:
-    """Plays one lane: the current item, op, part and step, and how much of the step is left."""
+    """Plays one lane: the current item, op, part and step, and how much of the step is left.
+
+    The path of an undisturbed kernel is `_ring` → `_begin_op` → `_begin_part`, that of a ring step `_ring` alone;
+    they are what a simulation's time is spent on.
+    """
 
     __slots__ = (
         "alarm", "bells", "count", "due", "env", "followers", "index", "items", "lane", "left_latency", "left_seconds",
-        "mark", "op", "op_index", "ops", "part", "part_index", "parts", "record", "speed", "stage", "started",
-        "steps_left", "tag",
+        "mark", "op_index", "ops", "part", "part_index", "parts", "schedule", "speed", "stage", "started",
+        "steps_left", "times",
     )  # fmt: skip
 
     def __init__(self, stage: _Stage, lane: Lane) -> None:
         self.stage, self.env, self.lane = stage, stage.env, lane
         self.items, self.count, self.index = lane.items, len(lane.items), 0
-        self.record = array("d")
+        self.times = array("d")  # start and end of each op, in the order of the lane
         self.bells = [self._ring]
-        self.alarm = simpy.Event(self.env)
-        self.alarm._ok, self.alarm._value = True, None
-        self.part = None
+        self.schedule = stage.env.schedule
+        self.alarm = _alarm(self.env)
+        self.part: Part | None = None
         self.speed, self.due = 1.0, 0.0
         self.followers: list[_Player] | None = None
 
@@ -179,7 +182,7 @@ class _Player:
         stage = self.stage
         fired = stage.fired
         while self.index < self.count:
-            fragment, tag, base, waits, _ = self.items[self.index]
+            fragment, _, base, waits, _ = self.items[self.index]
             for signal in waits:
                 if not fired[signal]:
                     stage.waiting.setdefault(signal, []).append(self)
@@ -189,7 +192,7 @@ class _Player:
                     stage.waiting.setdefault(base + offset, []).append(self)
                     return
             if fragment.ops:
-                self.tag, self.ops, self.op_index = tag, fragment.ops, 0
+                self.ops, self.op_index = fragment.ops, 0
                 self._begin_op(())
                 return
             self._finish_item()
@@ -203,56 +206,51 @@ class _Player:
         for signal, delay in signals:
             stage.fire_later(signal, delay)
 
-    def _begin_op(self, released: tuple[int, ...] | list[int]) -> None:
+    def _begin_op(self, released: Sequence[int]) -> None:
         """Start the op at `op_index`; `released` are resources just left while they were oversubscribed."""
-        op = self.ops[self.op_index]
-        self.op = op
+        _, self.parts, meeting = self.ops[self.op_index]
         self.started = self.env._now
-        if op.meeting >= 0:
-            arrived = self.stage.arrived[op.meeting]
-            if len(arrived) + 1 < self.stage.plan.meetings[op.meeting]:
-                arrived.append(self)
-                if released:
-                    self.stage.rebalance(list(released))
-                return
-            self.followers = arrived[:]
-            arrived.clear()
-            for follower in self.followers:
-                follower.started = self.started  # it begins when its last member arrives
-            self.stage.driving[self] = None
-        self.parts, self.part_index = op.parts, 0
-        self._begin_part(released)
+        self.part_index = 0
+        if meeting < 0 or self._meet(meeting):
+            self._begin_part(released)
+        elif released:
+            self.stage.rebalance(released)
 
-    def _begin_part(self, released: tuple[int, ...] | list[int]) -> None:
+    def _meet(self, meeting: int) -> bool:
+        """Whether all members of the meeting are there; then this player plays the op for all of them."""
         stage = self.stage
-        part = self.parts[self.part_index]
-        self.part = part
+        arrived = stage.arrived[meeting]
+        if len(arrived) + 1 < stage.plan.meetings[meeting]:
+            arrived.append(self)
+            return False
+        self.followers = arrived[:]
+        arrived.clear()
+        for follower in self.followers:
+            follower.started = self.started  # it begins when its last member arrives
+        stage.driving[self] = None
+        return True
+
+    def _begin_part(self, released: Sequence[int]) -> None:
+        stage = self.stage
+        self.part = part = self.parts[self.part_index]
+        repeat, latency, seconds, demands, _ = part
         load, limit = stage.load, stage.limit
         crowded = released
-        for resource, amount in part.demands:
+        for resource, amount in demands:
             total = load[resource] + amount
             load[resource] = total
             if total > limit[resource]:
-                crowded = [*crowded, resource]
-        now = self.env._now
-        self.mark, self.speed = now, 1.0
-        if stage.steps or part.repeat == 1:
-            self.steps_left = part.repeat
-            self.left_latency, self.left_seconds = part.latency, part.seconds
-            wait = part.latency + part.seconds
-        else:
-            self.steps_left = 1
-            self.left_latency, self.left_seconds = part.latency * part.repeat, part.seconds * part.repeat
-            wait = self.left_latency + self.left_seconds
-        self.due = now + wait
-        self._set_alarm(wait)
+                crowded = (*crowded, resource)
+        if not stage.steps and repeat > 1:
+            repeat, latency, seconds = 1, latency * repeat, seconds * repeat
+        self.steps_left, self.left_latency, self.left_seconds = repeat, latency, seconds
+        self.mark = now = self.env._now
+        self.speed = 1.0
+        self.due = now + (latency + seconds)
+        self.alarm.callbacks = self.bells
+        self.schedule(self.alarm, 1, latency + seconds)
         if crowded:
-            stage.rebalance(list(crowded))
-
-    def _set_alarm(self, wait: float) -> None:
-        alarm = self.alarm
-        alarm.callbacks = self.bells
-        self.env.schedule(alarm, 1, wait)
+            stage.rebalance(crowded)
 
     def _ring(self, event: simpy.Event) -> None:
         """The alarm: the step is over, unless rates changed meanwhile."""
@@ -260,54 +258,58 @@ class _Player:
             return  # an alarm that was replaced by an earlier one
         now = self.env._now
         if self.due > now:
-            if self.due != float("inf"):
-                self._set_alarm(self.due - now)
+            self._set_alarm(self.due - now)
             return
-        part = self.part
-        self.steps_left -= 1
-        if self.steps_left:
-            self.mark, self.left_latency, self.left_seconds = now, part.latency, part.seconds
-            wait = part.latency + (part.seconds if self.speed == 1.0 else self._stretched(part.seconds))
+        _, latency, seconds, demands, _ = self.part
+        if self.steps_left > 1:
+            self.steps_left -= 1
+            self.mark, self.left_latency, self.left_seconds = now, latency, seconds
+            wait = latency + (seconds if self.speed == 1.0 else self._stretched(seconds))
             self.due = now + wait
-            if wait != float("inf"):
-                self._set_alarm(wait)
+            self._set_alarm(wait)
             return
-        stage = self.stage
-        load, limit = stage.load, stage.limit
-        released: tuple[int, ...] | list[int] = ()
-        for resource, amount in part.demands:
+        load, limit = self.stage.load, self.stage.limit
+        released: tuple[int, ...] = ()
+        for resource, amount in demands:
             if load[resource] > limit[resource]:
-                released = [*released, resource]
+                released = (*released, resource)
             load[resource] -= amount
         self.part = None
         self.part_index += 1
         if self.part_index < len(self.parts):
             self._begin_part(released)
             return
-        self._finish_op(now)
-        followers, self.followers = self.followers, None
-        if followers is not None:
-            del stage.driving[self]
-            for follower in followers:
-                follower._finish_op(now)
-                follower._go_on(())
-        self._go_on(released)
+        if self.followers is not None:
+            self._dismiss(now)
+        self._end_op(now, released)
 
-    def _stretched(self, seconds: float) -> float:
-        return seconds / self.speed if self.speed > 0 else float("inf")
-
-    def _finish_op(self, now: float) -> None:
-        self.record.extend((self.op.label, self.tag, self.started, now))
+    def _end_op(self, now: float, released: Sequence[int]) -> None:
+        times = self.times
+        times.append(self.started)
+        times.append(now)
         self.op_index += 1
-
-    def _go_on(self, released: tuple[int, ...] | list[int]) -> None:
         if self.op_index < len(self.ops):
             self._begin_op(released)
             return
         if released:
-            self.stage.rebalance(list(released))
+            self.stage.rebalance(released)
         self._finish_item()
         self.next_item()
+
+    def _dismiss(self, now: float) -> None:
+        """The other members of the meeting go on."""
+        followers, self.followers = self.followers, None
+        del self.stage.driving[self]
+        for follower in followers:
+            follower._end_op(now, ())
+
+    def _set_alarm(self, wait: float) -> None:
+        if wait != _NEVER:
+            self.alarm.callbacks = self.bells
+            self.schedule(self.alarm, 1, wait)
+
+    def _stretched(self, seconds: float) -> float:
+        return seconds / self.speed if self.speed > 0 else _NEVER
 
     def set_speed(self, speed: float) -> None:
         """Go on at another speed from now: book what is done, and move the alarm when the end comes earlier."""
@@ -323,6 +325,21 @@ class _Player:
         wait = self.left_latency + (self._stretched(self.left_seconds) if self.left_seconds > 0 else 0.0)
         before, self.due = self.due, now + wait
         if self.due < before:
-            self.alarm = simpy.Event(self.env)
-            self.alarm._ok, self.alarm._value = True, None
+            self.alarm = _alarm(self.env)
             self._set_alarm(wait)
+
+    def rows(self) -> np.ndarray:
+        """float (ops, 4): label, tag, start (s), end (s)."""
+        rows = np.empty((len(self.times) // 2, 4))
+        rows[:, 2:] = np.frombuffer(self.times, dtype=float).reshape(-1, 2)
+        labels = {id(item.fragment.ops): [op.label for op in item.fragment.ops] for item in self.items}
+        rows[:, 0] = [label for item in self.items for label in labels[id(item.fragment.ops)]]
+        rows[:, 1] = [item.tag for item in self.items for _ in item.fragment.ops]
+        return rows
+
+
+def _alarm(env: simpy.Environment) -> simpy.Event:
+    """An event that a player schedules again and again."""
+    alarm = simpy.Event(env)
+    alarm._ok, alarm._value = True, None
+    return alarm
