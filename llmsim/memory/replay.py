@@ -145,6 +145,8 @@ def curve(lanes: Sequence[Passes], units: Sequence[int], memory: StageMemory, he
         deltas.append(delta.reshape(len(DYNAMIC), 2 * count))
     moments, changes = np.concatenate(times), np.concatenate(deltas, axis=1)
     if len(lanes) > 1:
-        order = np.argsort(moments, kind="stable")
+        # What ends at a moment is freed before what begins then on the other lane is allocated.
+        begins = np.arange(len(moments)) % 2 == 0
+        order = np.lexsort((begins, moments))
         moments, changes = moments[order], changes[:, order]
     return Curve(moments, np.cumsum(changes, axis=1))
