@@ -1,5 +1,7 @@
 """Memory of a run: published model states, and invariants of what is replayed."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,10 +10,11 @@ from hypothesis import strategies as st
 from llmsim.errors import UserError
 from llmsim.memory.states import Keeping
 from llmsim.program.gradients import Shares
-from llmsim.scenario import Scenario
+from llmsim.scenario import Scenario, load_scenario
 from llmsim.simulation import simulate
 
 GIB = 2.0**30
+SCENARIOS = Path(__file__).parents[1] / "scenarios"
 
 
 def scenario(parallelism=None, training=None, detail="block", nodes=1, model="gpt2-xl"):
@@ -139,6 +142,22 @@ def test_memory_says_what_libraries_take():
     assert document["peak_allocated_gib"] < document["peak_reserved_gib"] <= document["peak_device_gib"]
     assert document["capacity_gib"] < 80
     assert stage(nodes=2)["reserved_gib"] >= stage()["reserved_gib"]
+
+
+@pytest.mark.parametrize(
+    "name, tflops",
+    [
+        ("mixtral-8x7b-h100-64", 468),
+        ("llama3-8b-fsdp-h100-8", None),
+        ("llama3-70b-fsdp-tp-h100-256", None),
+        ("llama3-8b-128k-cp-h100-8", None),
+    ],
+)
+def test_scenarios_that_ran_fit(name, tflops):
+    metrics = simulate(load_scenario(SCENARIOS / f"{name}.yaml", {"simulation.detail": "block"})).metrics
+    assert metrics["memory"]["fits"]
+    if tflops:
+        assert metrics["model_tflops_per_gpu"] == pytest.approx(tflops, rel=0.1)
 
 
 # -- invariants ----------------------------------------------------------------------------------------------------
