@@ -94,4 +94,5 @@ def _sharding(scenario: Scenario, param_bytes: int) -> Sharding | None:
         replicas=layout.degree("replica"),
         param_bytes=param_bytes,
         grad_bytes=DTYPE_BYTES[scenario.training.grad_dtype],
+        flattened="flat_gradients" not in _fusions(scenario.training.fused),
     )

@@ -7,7 +7,7 @@ gathered at a time. Gathers and scatters share one communicator, hence one strea
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from llmsim.model.work import Communication, Step
+from llmsim.model.work import Communication, MemoryBound, Step
 from llmsim.program.gradients import Shares
 from llmsim.program.passes import Pass
 
@@ -23,6 +23,7 @@ class Sharding:
     replicas: int
     param_bytes: int
     grad_bytes: int
+    flattened: bool = False  # gradients are copied into one tensor, cast and scaled before they are scattered
 
 
 def sharded_forward(work: Pass, parameters: Sequence[Shares], sharding: Sharding) -> Pass:
@@ -47,6 +48,16 @@ def _gathers(share: Shares, sharding: Sharding, phase: str) -> list[Step]:
         for group, size, ranks in sizes
         if size > 0 and ranks > 1
     ]
+
+
+def _flattening(share: Shares, sharding: Sharding) -> list[Step]:
+    """FSDP1 before it scatters (torch/distributed/fsdp/_runtime_utils.py): the views' gradients are joined into the
+    flat parameter's, cast to the type that is reduced, and divided by the number of ranks."""
+    if not sharding.flattened or sharding.ranks == 1:
+        return []
+    p, g = sharding.param_bytes, sharding.grad_bytes
+    size = 2 * p + (p + g if p != g else 0) + 2 * g
+    return [Step("flatten gradients", MemoryBound(share.total * size, kernels=3), "compute", "backward")]
 
 
 def _scatters(share: Shares, sharding: Sharding) -> list[Step]:
@@ -104,6 +115,8 @@ def _wrapped(
                 after = tuple(base + i for i in step.after)
             steps.append(replace(step, after=after))
             layers.append(layer)
+        if scatter and part:
+            issue(_flattening(parameters[index], sharding), (len(steps) - 1,), layer)
         ends.append((len(steps) - 1,) if part else before)
         if scatter:
             issue(_scatters(parameters[index], sharding), ends[-1], layer)

@@ -259,9 +259,11 @@ def _recompute(row: Row) -> str | dict[str, Any]:
     if mode != "selective":
         return mode
     notes = row.get("overlap_notes") or ""
-    if "per-op" in notes:
-        return "selective"
-    if framework_of(row) == "torchtitan":  # every second block whole
+    if framework_of(row) == "torchtitan":
+        # By operator, every second product is recomputed, and all that are fp8 (their operator is not on the list of
+        # those saved); by block, every second block.
+        if "per-op" in notes and row["precision"].startswith("fp8"):
+            return "full"
         return {"mode": "full", "layers": max(1, _number(row, "layers") // (2 * _number(row, "pp", 1)))}
     # Recipes recompute a norm or an activation here and there, which costs next to nothing; flash keeps no scores.
     return "selective" if "unfused" in (row.get("attention") or "") else "none"

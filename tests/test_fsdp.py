@@ -1,0 +1,39 @@
+"""Fully sharded parameters: what each micro-batch gathers, copies and scatters."""
+
+import pytest
+
+import llmsim
+from llmsim.model.shard import ALL_FUSIONS
+
+RUN = {
+    "name": "sharded",
+    "model": {"layers": 4, "hidden": 2048, "heads": 16, "vocab": 32000, "tied_embeddings": False},
+    "cluster": {"topology": "dgx-h100", "nodes": 1},
+    "parallelism": {"zero": 3},
+    "training": {"seq_len": 2048, "global_batch": 16, "micro_batch": 1, "recompute": "none"},
+}
+
+
+def trace(**training):
+    return llmsim.simulate(RUN | {"training": RUN["training"] | training}).trace
+
+
+def test_every_micro_batch_gathers_twice_and_scatters_unless_it_accumulates():
+    parts = 6  # embedding, four layers, head
+    for accumulates, scatters in ((True, parts), (False, 2 * parts)):
+        names = trace(accumulate_locally=accumulates)["name"].value_counts()
+        assert names["parameter all-gather"] == 2 * 2 * parts
+        assert names["gradient reduce-scatter"] == scatters
+
+
+def test_flattened_gradients_move_eighteen_bytes_a_parameter():
+    """Joined (2 + 2), cast to fp32 (2 + 4) and divided (4 + 4) before they are scattered; bf16 needs no cast."""
+    without = sorted(ALL_FUSIONS - {"flat_gradients"})
+    result = llmsim.simulate(RUN | {"training": RUN["training"] | {"fused": without, "accumulate_locally": False}})
+    copies = result.trace[result.trace["name"] == "flatten gradients"]
+    assert copies["bytes"].sum() == pytest.approx(2 * 18 * result.metrics["parameters"], rel=1e-3)
+    half = trace(fused=without, accumulate_locally=False, grad_dtype="bf16")
+    assert half.loc[half["name"] == "flatten gradients", "bytes"].sum() == pytest.approx(
+        2 * 8 * result.metrics["parameters"], rel=1e-3
+    )
+    assert "flatten gradients" not in set(trace(accumulate_locally=False)["name"])
