@@ -17,6 +17,7 @@ from pipeline_traces import (
     zb_h1,
 )
 
+from llmsim.analysis.breakdown import trace_breakdown
 from llmsim.analysis.bubbles import bubble_summary, bubble_table, pipeline_tasks
 from llmsim.analysis.intervals import coverage, gaps, subtract, union, union_by
 from llmsim.analysis.utilization import stage_utilization, stream_utilization
@@ -183,3 +184,17 @@ def test_stream_utilization():
     table = stream_utilization(block_trace(play(gpipe(2, 2)), tail=3.0)).set_index(["stage", "stream"])
     assert table.loc[(0, "compute"), "busy_s"] == 6.0
     assert table.loc[(1, "dp"), "share"] == pytest.approx(4.5 / 12)
+
+
+@pytest.mark.parametrize("layout", [{"tp": 2, "pp": 2}, {"tp": 4, "pp": 1, "zero": 1}, {"tp": 1, "pp": 4}])
+def test_the_breakdown_of_a_trace_is_that_of_the_result(layout):
+    """Two ways to it: the ledger of lanes, and interval arithmetic on nothing but the trace's rows."""
+    import llmsim
+
+    run = llmsim.simulate(llmsim.load_scenario("scenarios/quickstart.yaml").with_values({"parallelism": layout}))
+    ours, theirs = trace_breakdown(run.trace), run.metrics["time_breakdown"]
+    assert sum(ours.values()) == pytest.approx(run.metrics["iteration_time_s"], rel=1e-9)
+    for part in ("compute", "exposed_tp", "optimizer"):
+        assert ours[part] == pytest.approx(theirs[part], rel=1e-9)
+    for part in ("bubble", "exposed_dp", "exposed_pp", "other"):  # they draw the line between waits differently
+        assert ours[part] == pytest.approx(theirs[part], abs=0.01 * run.metrics["iteration_time_s"])

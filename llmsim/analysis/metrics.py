@@ -60,18 +60,11 @@ def bubbles(
 def bottleneck(
     breakdown: Mapping[str, float], memory: Mapping | None, memory_bound: float = 0.0
 ) -> dict[str, str]:
-    """What bounds the iteration, in the user's four words, and the figure that says so.
+    """What bounds the iteration, in the user's four words, and the figures that say so.
 
-    memory_bound: the share of computing (0..1) that HBM bandwidth bounds, not arithmetic.
+    memory_bound: the share of computing (0..1) that HBM bandwidth bounds, not arithmetic. Pipeline bubbles count as
+    compute: GPUs that wait for other stages' computing.
     """
-    total = sum(breakdown.values())
-    computing = breakdown["compute"] + breakdown["bubble"] + breakdown["optimizer"] + breakdown["other"]
-    shares = {
-        "communication": sum(value for key, value in breakdown.items() if key.startswith("exposed_")),
-        "compute": (1.0 - memory_bound) * computing,
-        "memory": breakdown["offload"] + memory_bound * computing,
-        "data": breakdown["data"],
-    }
     if memory is not None and not memory["fits"]:
         worst = max(memory["per_stage"], key=lambda stage: stage["peak_gib"])
         return {
@@ -79,25 +72,29 @@ def bottleneck(
             "bottleneck_reason": f"stage {worst['stage']} needs {worst['peak_gib']:.1f} GiB of "
             f"{memory['capacity_gib']:.1f} GiB",
         }
-    name = max(shares, key=lambda key: shares[key])
-    part = shares[name] / total if total else 0.0
-    if name == "memory" and breakdown["offload"] < memory_bound * computing:
-        return {
-            "bottleneck": "memory",
-            "bottleneck_reason": f"{part:.0%} of the iteration is moving bytes: HBM bandwidth bounds "
-            f"{memory_bound:.0%} of the GPUs' computing",
-        }
-    detail = max((key for key in breakdown if _belongs(key, name)), key=lambda key: breakdown[key])
-    return {
-        "bottleneck": name,
-        "bottleneck_reason": f"{part:.0%} of the iteration is {name}; the largest part of it is {detail} with "
-        f"{breakdown[detail]:.3g} s",
+    computing = breakdown["compute"] + breakdown["optimizer"] + breakdown["other"]
+    waiting = breakdown["bubble"]
+    parts = {
+        "arithmetic": (1.0 - memory_bound) * computing,
+        "HBM traffic": memory_bound * computing,
+        "exposed communication": sum(value for key, value in breakdown.items() if key.startswith("exposed_")),
+        "pipeline bubbles": waiting,
+        "waiting for offloaded tensors": breakdown["offload"],
+        "waiting for data": breakdown["data"],
     }
-
-
-def _belongs(key: str, name: str) -> bool:
-    if name == "communication":
-        return key.startswith("exposed_")
-    return {"memory": key == "offload", "data": key == "data"}.get(
-        name, not key.startswith("exposed_") and key not in ("offload", "data")
-    )
+    shares = {
+        "communication": parts["exposed communication"],
+        "compute": parts["arithmetic"] + (1.0 - memory_bound) * waiting,
+        "memory": parts["HBM traffic"] + parts["waiting for offloaded tensors"] + memory_bound * waiting,
+        "data": parts["waiting for data"],
+    }
+    total = sum(breakdown.values()) or 1.0
+    shown = [
+        f"{value / total:.0%} {name}"
+        for name, value in sorted(parts.items(), key=lambda part: -part[1])
+        if value >= 0.005 * total
+    ]
+    return {
+        "bottleneck": max(shares, key=lambda key: shares[key]),
+        "bottleneck_reason": "the iteration is " + ", ".join(shown),
+    }

@@ -13,13 +13,20 @@ _SHAPE = ("layers", "hidden", "heads", "kv_heads", "ffn_hidden", "vocab")
 Cell = Callable[[dict[str, Any]], object]
 
 
-def _show(rows: list[dict[str, Any]], columns: dict[str, Cell], as_json: bool, left: int, note: str) -> None:
+def _show(
+    rows: list[dict[str, Any]],
+    columns: dict[str, Cell],
+    as_json: bool,
+    left: int,
+    note: str,
+    spare: Sequence[str] = (),
+) -> None:
     from llmsim.cli.console import print_json, print_table
 
     if as_json:
         print_json(rows)
         return
-    print_table("", list(columns), [[cell(row) for cell in columns.values()] for row in rows], left)
+    print_table("", list(columns), [[cell(row) for cell in columns.values()] for row in rows], left, spare)
     click.echo(note)
 
 
@@ -66,7 +73,8 @@ def models(as_json: bool, words: Sequence[str]) -> None:
         "vocab": lambda r: r["vocab"],
         "tokens": lambda r: counted(r["training_tokens"]),
     }
-    _show(rows, columns, as_json, 1, "A path to a Hugging Face config.json works too; sources: llmsim models --json")
+    note = "A path to a Hugging Face config.json works too; sources: llmsim models --json"
+    _show(rows, columns, as_json, 1, note, spare=("vocab", "kv", "ffn", "heads", "year"))
 
 
 @click.command()
@@ -94,7 +102,7 @@ def gpus(as_json: bool) -> None:
         "TDP": lambda r: f"{r['tdp_w']:.0f} W",
     }
     note = "Peaks are dense TFLOP/s; link rates are of one direction, all links together."
-    _show([asdict(gpu(name)) for name in names()], columns, as_json, 1, note)
+    _show([asdict(gpu(name)) for name in names()], columns, as_json, 1, note, spare=("bf16", "PCIe", "SMs"))
 
 
 @click.command()
@@ -128,7 +136,8 @@ def topologies(as_json: bool) -> None:
         "outside": lambda r: f"{r['nics']} × {r['nic_bandwidth'] * 8e-9:g} Gb/s {r['fabric']}" if r["nics"] else None,
         "network": lambda r: r["network"],
     }
-    _show(rows, columns, as_json, 5, "More on one: llmsim topology NAME; a path to a topology file works too.")
+    note = "More on one: llmsim topology NAME; a path to a topology file works too."
+    _show(rows, columns, as_json, 5, note, spare=("network",))
 
 
 @click.command()

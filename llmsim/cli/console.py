@@ -47,17 +47,34 @@ def console() -> "Console":
     return Console(highlight=False, width=min(probe.width, 120) if probe.is_terminal else 120)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> None:
-    """Rows under column names; the first `left` columns are text, the others numbers aligned right."""
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1, spare: Sequence[str] = ()
+) -> None:
+    """Rows under column names; the first `left` columns are text, the others numbers aligned right.
+
+    spare: columns that are left out, in this order, while the table is wider than the terminal.
+    """
+    out, shown = console(), list(columns)
+    cells = [["–" if cell is None else str(cell) for cell in row] for row in rows]
+    widths = {name: max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)}
+    for name in spare:
+        if sum(widths[column] + 2 for column in shown) <= out.width:
+            break
+        shown.remove(name)
+
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right", no_wrap=index < 1)
-    for row in rows:
-        table.add_row(*("–" if cell is None else str(cell) for cell in row))
-    console().print(table)
+        if column in shown:
+            table.add_column(column, justify="left" if index < left else "right", no_wrap=index < 1)
+    for row in cells:
+        table.add_row(*(cell for cell, column in zip(row, columns) if column in shown))
+    out.print(table)
+    if len(shown) < len(columns):
+        missing = ", ".join(column for column in columns if column not in shown)
+        out.print(f"A wider terminal also shows: {missing}.", style="dim")
 
 
 class SlowProgress:

@@ -57,10 +57,11 @@ def _of_scenario(source: str, kind: str, output: str, settings: tuple[str, ...],
 
     import llmsim
     from llmsim.cli.console import SlowProgress
+    from llmsim.cli.summary import caption
 
     with SlowProgress(scenario.name) as progress:
         result = llmsim.simulate(scenario, progress=progress)
-    return _draw(kind, output, result.trace, result, scenario.name)
+    return _draw(kind, output, result.trace, result, caption(result.metrics, scenario.parallelism.schedule))
 
 
 def _draw(kind: str, output: str, trace: Any, result: Any, title: str) -> "Figure | str":
@@ -72,8 +73,14 @@ def _draw(kind: str, output: str, trace: Any, result: Any, title: str) -> "Figur
         case "timeline":
             return plots.plot_timeline(trace, title=title)
         case "breakdown":
-            return plots.plot_breakdown(result.metrics if result else trace)
+            return plots.plot_breakdown(result.metrics if result else _breakdown_of(trace, title))
         case "utilization":
-            return plots.plot_utilization(trace)
+            return plots.plot_utilization(trace, title=title)
         case _:
             return plots.plot_memory(result.memory, result.footprint.capacity, title=title)
+
+
+def _breakdown_of(trace: Any, name: str) -> dict[str, Any]:
+    from llmsim.analysis.breakdown import trace_breakdown
+
+    return {"name": name, "time_breakdown": trace_breakdown(trace)}

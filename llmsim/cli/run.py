@@ -49,9 +49,11 @@ def run(
     if trace:
         write_table(result.trace, trace)
     if plot:
+        from llmsim.cli.summary import caption
         from llmsim.plots import plot_timeline, save_figure
 
-        save_figure(plot_timeline(result.trace, title=loaded.name), plot)
+        title = caption(result.metrics, loaded.parallelism.schedule)
+        save_figure(plot_timeline(result.trace, title=title), plot)
     fits = result.metrics["memory"]["fits"]
     found = [] if fits or (as_json and not advise) else _remedies(loaded)
     if as_json:

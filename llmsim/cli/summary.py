@@ -60,6 +60,14 @@ def headline(scenario: "Scenario", metrics: dict[str, Any]) -> list[str]:
     ]
 
 
+def caption(metrics: dict[str, Any], schedule: str) -> str:
+    """One line over a picture: what it shows, and how long an iteration takes."""
+    layout = metrics["layout"]
+    stages = [schedule, _many(layout["pp"], "stage")] if layout["pp"] > 1 else ["one stage"]
+    parts = [*stages, _many(layout["micro_batches"], "micro-batch")]
+    return f"{metrics['name']}: {', '.join(parts)}, {format_seconds(metrics['iteration_time_s'])} an iteration"
+
+
 def figures(scenario: "Scenario", metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """(label, text) of each figure that the result holds."""
     rows = [
@@ -98,7 +106,7 @@ def _print_breakdown(out: "Console", metrics: dict[str, Any]) -> None:
     total, longest = metrics["iteration_time_s"], max(parts.values())
     out.print("\nwhere the time goes, mean over GPUs", style="bold")
     for key, seconds in sorted(parts.items(), key=lambda part: -part[1]):
-        bar = "█" * max(1, round(_BAR * seconds / longest))
+        bar = "█" * round(_BAR * seconds / longest) or "▏"
         out.print(
             f"  {_PARTS.get(key, key):<31}{format_seconds(seconds):>9} {seconds / total:>7.1%}  {bar}", markup=False
         )

@@ -77,7 +77,7 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
         if "beside" in by_name:
             seconds = seconds * (float((ends - starts).sum()) / seconds.sum())  # two lanes share one GPU
         _spread(breakdown[number], labels, label, seconds, category)
-        starts, ends = _with_waits(breakdown[number], by_name["compute"], starts, ends, category)
+        starts, ends = _with_waits(breakdown[number], by_name["compute"], starts, ends, category, in_pipeline, finish)
         free = gaps(starts, ends, begin, end)
         others = []
         for name in _PRECEDENCE:
@@ -113,14 +113,25 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
 
 
 def _with_waits(
-    row: np.ndarray, own: np.ndarray, starts: np.ndarray, ends: np.ndarray, category: np.ndarray
+    row: np.ndarray,
+    own: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    category: np.ndarray,
+    in_pipeline: np.ndarray,
+    finish: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Within a pass, waiting for the other members of a collective belongs to the collective that waits."""
+    """Within a pass, waiting for the other members of a collective belongs to the collective that waits.
+
+    After the passes it does so from `finish` on, when the last stage has done its own; until then it is a bubble.
+    """
     kind = category[own[:, 0].astype(int)]
     waits = (own[1:, 1] == own[:-1, 1]) & (own[1:, 2] > own[:-1, 3]) & (kind[1:] != _COMPUTE) & (kind[1:] != _OPTIMIZER)
     if not waits.any():
         return starts, ends
     begins, finishes = own[:-1, 3][waits], own[1:, 2][waits]
+    after = ~in_pipeline[own[1:, 1][waits].astype(int)]
+    begins = np.where(after, np.clip(finish, begins, finishes), begins)
     np.add.at(row, kind[1:][waits], finishes - begins)
     return union(np.concatenate((starts, begins)), np.concatenate((ends, finishes)))
 
