@@ -32,7 +32,7 @@ def memory_constants() -> MemoryBudget:
         state={name: float(entry["state"]) for name, entry in table["optimizers"].items()},
         master=float(table["master"]),
         context=parse_quantity(table["context"], "bytes"),
-        nccl=parse_quantity(nccl["buffer"], "bytes") * nccl["channels"] * nccl["directions"],
+        nccl=parse_quantity(nccl["buffer"], "bytes") * nccl["channels"] * nccl["connections"],
         workspaces=parse_quantity(allocator["workspaces"], "bytes"),
         fragmentation=float(allocator["fragmentation"]),
     )

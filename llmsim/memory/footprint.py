@@ -103,13 +103,8 @@ def _output_gradients(arch: Architecture, shard: Shard, kind: str) -> float:
 
 @dataclass(frozen=True)
 class Gradients:
-    """How weight gradients come into being. Bytes a parameter.
+    """How weight gradients come into being. sharding: parameters are gathered and gradients scattered part by part."""
 
-    own: each layer's gradients stay until the whole backward is over (no accumulation inside the products).
-    sharding: parameters are gathered and gradients scattered part by part.
-    """
-
-    own: float
     sharding: Sharding | None
 
 
@@ -168,18 +163,15 @@ class Footprint:
         backwards = self.parts[::-1]
         gone = _before(freed[::-1])
         gathered = self._gathered(backwards)
-        own = self.gradients.own if weights else 0.0
-        made = _before([part.parameters.total * own for part in backwards])
         points = []
         for index, part in enumerate(backwards):
-            point = part.recomputed + part.working + gathered[index] + made[index] - gone[index]
+            point = part.recomputed + part.working + gathered[index] - gone[index]
             if weights and self.gradients.sharding is not None:
                 point += self._unsharded(part.parameters)
                 if index:  # the part before is still being scattered
                     point += self._scattering(backwards[index - 1].parameters)
             points.append(point)
-        end = made[-1] + backwards[-1].parameters.total * own - gone[-1] - freed[0]
-        return self.received + max(0.0, *points, end)
+        return self.received + max(0.0, *points)
 
     def _gathered(self, parts: Sequence[Part]) -> list[float]:
         """Whole parameters of a part and of the next one, which is gathered while it computes."""

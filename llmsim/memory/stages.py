@@ -27,13 +27,15 @@ def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
     layout, architecture = builder.resolved.layout, builder.resolved.architecture
     sharding = options.sharding
     gradient = max(DTYPE_BYTES[training.grad_dtype], 4 if options.param_bytes == 4 else 2)
+    # Gradients that autograd makes in 16 bits and adds to an fp32 buffer keep their own memory from step to step: as
+    # buckets of torch's DDP, or as the `.grad` of each parameter (DeepSpeed's BF16_Optimizer).
     own = 0.0
     if sharding is None and not shard.fused("grad_accumulation") and gradient > options.param_bytes:
         own = options.param_bytes
     if sharding is not None or own:
         # These gradients are counted by stage: a layer's own working set leaves them out.
         shard = replace(shard, fusions=shard.fusions | {"grad_accumulation"})
-    gradients = Gradients(own, sharding)
+    gradients = Gradients(sharding)
     boundary = options.gather_boundary or options.boundary_bytes
     received = 2 * boundary if layout.pp > 1 else 0.0
     kinds = architecture.layer_kinds()
@@ -58,7 +60,7 @@ def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
         footprints.append(Footprint(tuple(parts), gradients, received))
     keeping = Keeping(
         weight=options.param_bytes,
-        gradient=gradient,
+        gradient=gradient + own,
         optimizer=training.optimizer,
         zero=scenario.parallelism.zero,
         ranks=layout.shard,

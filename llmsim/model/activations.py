@@ -65,9 +65,9 @@ def _linear_input(shard: Shard, width: float, sharded: bool) -> float:
     """The input of a linear layer, kept for its weight gradient: in fp8 when the GEMM is.
 
     `sharded`: `width` is this rank's part already; else the input is whole on each rank, or 1/tp of its tokens with
-    sequence parallelism.
+    sequence parallelism (all of them where what was gathered is kept).
     """
-    tokens = shard.tokens if sharded else shard.local_tokens
+    tokens = shard.tokens if sharded or not shard.regather else shard.local_tokens
     return tokens * width * (1 if shard.fp8 else shard.element)
 
 
@@ -188,9 +188,11 @@ def head_activation_bytes(arch: Architecture, shard: Shard) -> Saved:
 
 
 def head_transient_bytes(arch: Architecture, shard: Shard) -> float:
-    """Working memory of the head beyond what it keeps: 16-bit logits beside fp32 ones, its input and its gradient."""
+    """Working memory of the head beyond what it keeps: its input and its gradient; with an unfused loss the 16-bit
+    logits and fp32 ones beside the exponentials that are kept."""
     e, tokens = shard.element, shard.tokens
-    beside = 0.0 if shard.fused("cross_entropy") or e == FP32 else tokens * vocab_on_rank(arch, shard) * e
+    copies = 0 if shard.fused("cross_entropy") else FP32 + e * (e != FP32)
+    beside = tokens * vocab_on_rank(arch, shard) * copies
     return beside + tokens * arch.hidden * e * (2 if shard.split_sequence else 1)
 
 
@@ -207,7 +209,7 @@ def peak_transient_bytes(arch: Architecture, shard: Shard, kind: LayerKind = "de
 def _moments(arch: Architecture, shard: Shard, kind: LayerKind) -> Mapping[str, float]:
     e, tokens, h = shard.element, shard.tokens, arch.hidden
     whole = tokens * h * e
-    gathered = whole if shard.split_sequence else 0.0
+    gathered = whole if shard.split_sequence and shard.regather else 0.0
     branch = shard.local_tokens * h * e  # gradient at the sublayer's output, after dropout
     core = attention_core(arch, shard, 0)
     heads, kv_heads = arch.heads / shard.tp, shard.kv_heads(arch)

@@ -15,7 +15,8 @@ def column_entry(shard: Shard, width: float) -> dict[str, Communication]:
     """Before a column-parallel linear whose input is `width` wide.
 
     Without sequence parallelism the input is there already, and its gradient is all-reduced (Megatron's f); with it
-    the input is all-gathered, once more for the weight gradient, and its gradient reduce-scattered.
+    the input is all-gathered, once more for the weight gradient (unless it was kept), and its gradient
+    reduce-scattered.
     """
     if shard.tp == 1:
         return {}
@@ -24,7 +25,8 @@ def column_entry(shard: Shard, width: float) -> dict[str, Communication]:
         return {"entry_grad": Communication("all_reduce", "tp", values * shard.element)}
     gather = Communication("all_gather", "tp", values * shard.gathered_element)
     scatter = Communication("reduce_scatter", "tp", values * shard.element)
-    return {"entry": gather, "regather": gather, "entry_grad": scatter}
+    again = {"regather": gather} if shard.regather else {}
+    return {"entry": gather, "entry_grad": scatter} | again
 
 
 def row_exit(shard: Shard, width: float) -> dict[str, Communication]:

@@ -41,6 +41,7 @@ class Shard:
 
     `expert_tp` splits each expert's matrices; None means 1 with sequence parallelism (each TP rank routes its own
     tokens) and `tp` without it (TP ranks hold the same tokens, so each computes a slice of every expert).
+    `regather` false: inputs that sequence parallelism has gathered are kept whole for the weight gradient.
     `imbalance` is the load of the busiest rank's experts over the mean. `accumulate` false: weight gradients are
     written once in compute precision (FSDP and ZeRO reduce them at once), not added into a gradient buffer.
     """
@@ -58,6 +59,7 @@ class Shard:
     recompute: str = "none"
     tp_overlap: bool = False
     async_tp_grad: bool = True
+    regather: bool = True
     grad_dtype: str = "fp32"
     cp_kind: str = "ring"
     flash_version: int = 2

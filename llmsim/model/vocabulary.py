@@ -85,7 +85,7 @@ def head_steps(arch: Architecture, shard: Shard) -> LayerSteps:
         entry = column_entry(shard, h)
         if shard.fp8 and "entry" in entry:
             gather = Communication("all_gather", "tp", shard.tokens * h * shard.element)
-            entry |= {"entry": gather, "regather": gather}
+            entry |= {"entry": gather} | ({"regather": gather} if shard.regather else {})
         serial = replace(shard, tp_overlap=False)  # no framework pipelines the head's gather with its GEMM
         chain.append(Linear("logits", whole(shard.tokens), rows, h, serial, shard.core_precision, **entry))
         chain.append(_cross_entropy(shard, shard.tokens * rows))

@@ -35,6 +35,7 @@ def shard_of(scenario: Scenario) -> Shard:
         recompute=training.recompute.mode,
         tp_overlap=training.overlap.tp,
         async_tp_grad=training.overlap.tp_grad,
+        regather=scenario.parallelism.regather,
         grad_dtype=training.grad_dtype,
         accumulate=_accumulates(scenario),
     )

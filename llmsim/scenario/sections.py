@@ -84,6 +84,7 @@ class ParallelismSection(Section):
     dp: Count | None = None
     sequence_parallel: Flag = True
     schedule: Text = "1f1b"
+    regather: Flag = True  # sequence-parallel inputs are gathered again in the backward pass, not kept whole
     scatter_gather: Flag = True  # tp ranks send a part each of what passes between stages, and gather it again
     zero: whole(0, 3) = 0
     hsdp: Count | None = None

@@ -74,6 +74,11 @@ def framework_of(row: Row) -> str:
     raise CatalogueError(f"no framework of frameworks.yaml matches the source {source!r}")
 
 
+def memory_definition(row: Row) -> str:
+    """What the memory column of a row is: allocated, reserved or device."""
+    return traits()["frameworks"][framework_of(row)]["memory"]
+
+
 def source_of(row: Row) -> str:
     return row.get("source") or row.get("source_repo", "")
 

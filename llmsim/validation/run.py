@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from llmsim.errors import CatalogueError, UserError, nearest
-from llmsim.validation.rows import Row, framework_of, published_rows, scenario_mapping, source_of
+from llmsim.validation.rows import Row, framework_of, memory_definition, published_rows, scenario_mapping, source_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +36,8 @@ def compare(row: Row, detail: str = "block") -> dict[str, Any]:
         "memory_measured_gib": float(row["memory_gib"]) if row.get("memory_gib") else None,
         "simulated": None,
         "error": None,
+        "memory_error": None,
+        "fits": None,
         "reason": "",
     }
     try:
@@ -51,7 +53,10 @@ def compare(row: Row, detail: str = "block") -> dict[str, Any]:
         record["simulated"] = simulated
         record["error"] = simulated / record["measured"] - 1.0
         record |= {f"share_{key}": metrics["time_breakdown"][key] / simulated for key in BREAKDOWN}
-        record["memory_gib"] = metrics.get("memory", {}).get("peak_gib")
+        record["memory_gib"] = metrics["memory"][f"peak_{memory_definition(row)}_gib"]
+        record["fits"] = metrics["memory"]["fits"]
+        if record["memory_measured_gib"]:
+            record["memory_error"] = record["memory_gib"] / record["memory_measured_gib"] - 1.0
     record["wall_s"] = time.perf_counter() - began
     return record
 
