@@ -220,3 +220,26 @@ def test_everything_is_freed_when_the_iteration_ends():
     frame = simulate(scenario({"pp": 2, "zero": 1})).memory
     for _, rows in frame[frame["category"] == "activations"].groupby("rank"):
         assert rows["allocated_bytes"].iloc[-1] == pytest.approx(0, abs=1.0)
+
+
+def test_kept_parameters_cost_memory_and_save_gathers():
+    detail = {"parallelism": {"zero": 3}, "training": {"global_batch": 32}, "detail": "kernel"}
+    dropped, kept = (
+        simulate(scenario(**detail | {"parallelism": {"zero": 3, "reshard": value}})) for value in (True, False)
+    )
+    first = [result.metrics["memory"]["per_stage"][0]["parameters_gib"] for result in (dropped, kept)]
+    assert first[1] > 2 * first[0]
+
+    def gathers(result):
+        return int((result.trace["name"] == "parameter all-gather").sum())
+
+    # 48 layers, embedding and head: once an iteration, or in each of 2 passes of 4 micro-batches.
+    assert (gathers(kept), gathers(dropped)) == (50, 400)
+    assert kept.metrics["iteration_time_s"] <= dropped.metrics["iteration_time_s"]
+
+
+def test_kept_inputs_cost_memory_and_save_gathers():
+    again, kept = (simulate(scenario(parallelism={"tp": 8, "regather": v}, model="llama2-7b")) for v in (True, False))
+    activations = [result.metrics["memory"]["per_stage"][0]["activations_gib"] for result in (again, kept)]
+    assert activations[1] > activations[0]
+    assert kept.metrics["iteration_time_s"] < again.metrics["iteration_time_s"]

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--set", "name", metavar="NAME", help="training, kernels, collectives, a source, a framework or a GPU.")
+@click.option(
+    "--set", "name", metavar="NAME", help="training, memory, kernels, collectives, a source, a framework or a GPU."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--plot", metavar="OUT", help="Save measured against simulated: OUT.png, .svg or .pdf.")
 @click.option("--row", "row_id", metavar="ID", help="Print the scenario of one published run and stop.")
@@ -48,8 +50,8 @@ def validate(
         document["collectives"] = collective_errors()
     frame = None
     if name not in ("kernels", "collectives"):
-        frame = _training(None if name in (None, "training") else [name], max(1, workers))
-        document["training"] = _records(frame)
+        frame = _training(None if name in (None, "training", "memory") else [name], max(1, workers))
+        document |= _documents(frame, name)
     if cross:
         from llmsim.validation.cross import cross_validation
 
@@ -77,6 +79,15 @@ def _training(names: list[str] | None, workers: int) -> "pd.DataFrame":
 
     with SlowProgress("published runs") as progress:
         return run(names, workers, progress)
+
+
+def _documents(frame: "pd.DataFrame", name: str | None) -> dict[str, Any]:
+    """Times unless only memory was asked for, and memory where there are measurements of it."""
+    from llmsim.validation.memory import memory_summary
+
+    memory = memory_summary(frame)
+    times = {} if name == "memory" else {"training": _records(frame)}
+    return times | ({"memory": memory} if memory else {})
 
 
 def _records(frame: "pd.DataFrame") -> dict[str, Any]:
@@ -109,7 +120,11 @@ def _print(document: dict[str, Any], frame: "pd.DataFrame | None", count: int) -
     if "collectives" in document:
         rows = [[row["by"], row["value"], *numbers(row)] for row in document["collectives"]]
         print_table("Collective times", ["by", "", *figures], rows, left=2)
-    if frame is None:
+    if "memory" in document:
+        rows = [[row["source"], *numbers(row), percent(row["fits"]), row["ran"]] for row in document["memory"]]
+        columns = ["source", *figures, "said to fit", "that ran"]
+        print_table("Peak memory of published runs, and runs that ran", columns, rows)
+    if frame is None or "training" not in document:
         return
     from llmsim.validation.summary import not_simulated, worst
 

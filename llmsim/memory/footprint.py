@@ -176,7 +176,7 @@ class Footprint:
     def _gathered(self, parts: Sequence[Part]) -> list[float]:
         """Whole parameters of a part and of the next one, which is gathered while it computes."""
         sharding = self.gradients.sharding
-        if sharding is None:
+        if sharding is None or not sharding.reshard:
             return [0.0] * len(parts)
         sizes = [self._whole(part.parameters) * sharding.param_bytes for part in parts]
         return [size + following for size, following in zip(sizes, [*sizes[1:], 0.0])]

@@ -66,6 +66,7 @@ def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
         ranks=layout.shard,
         expert_ranks=layout.edp,
         copies=_copies(shard, scenario),
+        gathered=0.0 if sharding is None or sharding.reshard else sharding.param_bytes,
     )
     accumulates = sharding is not None and options.accumulate_locally and layout.micro_batches > 1
     return StageMemory(

@@ -36,6 +36,7 @@ class Keeping:
 
     weight: of the copy that computes. gradient: of the buffer that gradients add up in. zero: 0-3. ranks and
     expert_ranks share the dense parameters and the experts. copies: extra low-precision copies (fp8), bytes.
+    gathered: of sharded parameters that stay whole through the iteration.
     """
 
     weight: float
@@ -45,6 +46,7 @@ class Keeping:
     ranks: int = 1
     expert_ranks: int = 1
     copies: float = 0.0
+    gathered: float = 0.0
 
     @property
     def master(self) -> float:
@@ -65,7 +67,7 @@ class Keeping:
         whole = shares.total
         if self.zero >= 3:
             full = self.weight + self.master if self.weight >= 4 else self.master
-            return States(sharded * full, sharded * full, sharded * self.state)
+            return States(sharded * full + whole * self.gathered, sharded * full, sharded * self.state)
         return States(
             whole * (self.weight + self.copies),
             (sharded if self.zero >= 2 else whole) * self.gradient,

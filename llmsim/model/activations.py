@@ -188,11 +188,9 @@ def head_activation_bytes(arch: Architecture, shard: Shard) -> Saved:
 
 
 def head_transient_bytes(arch: Architecture, shard: Shard) -> float:
-    """Working memory of the head beyond what it keeps: its input and its gradient; with an unfused loss the 16-bit
-    logits and fp32 ones beside the exponentials that are kept."""
+    """Working memory of the head beyond what it keeps: 16-bit logits beside fp32 ones, its input and its gradient."""
     e, tokens = shard.element, shard.tokens
-    copies = 0 if shard.fused("cross_entropy") else FP32 + e * (e != FP32)
-    beside = tokens * vocab_on_rank(arch, shard) * copies
+    beside = 0.0 if shard.fused("cross_entropy") or e == FP32 else tokens * vocab_on_rank(arch, shard) * e
     return beside + tokens * arch.hidden * e * (2 if shard.split_sequence else 1)
 
 

@@ -95,5 +95,6 @@ def _sharding(scenario: Scenario, param_bytes: int) -> Sharding | None:
         replicas=layout.degree("replica"),
         param_bytes=param_bytes,
         grad_bytes=DTYPE_BYTES[scenario.training.grad_dtype],
+        reshard=scenario.parallelism.reshard,
         flattened="flat_gradients" not in _fusions(scenario.training.fused),
     )

@@ -14,7 +14,9 @@ from llmsim.program.passes import Pass
 
 @dataclass(frozen=True, slots=True)
 class Sharding:
-    """Groups and element sizes. replicas > 1: hybrid sharding, gradients are also reduced over `replica` groups."""
+    """Groups and element sizes. reshard false: what a forward has gathered stays for the whole iteration. replicas > 1:
+    hybrid sharding, gradients are also reduced over `replica` groups.
+    """
 
     group: str
     expert_group: str
@@ -24,11 +26,12 @@ class Sharding:
     param_bytes: int
     grad_bytes: int
     flattened: bool = False  # gradients are copied into one tensor, cast and scaled before they are scattered
+    reshard: bool = True
 
 
-def sharded_forward(work: Pass, parameters: Sequence[Shares], sharding: Sharding) -> Pass:
-    """A forward pass whose parts are gathered ahead of their use."""
-    return _wrapped(work, parameters, sharding, gather=True, scatter=False, phase="forward")
+def sharded_forward(work: Pass, parameters: Sequence[Shares], sharding: Sharding, *, gather: bool = True) -> Pass:
+    """A forward pass whose parts are gathered ahead of their use, unless they still are."""
+    return _wrapped(work, parameters, sharding, gather=gather, scatter=False, phase="forward")
 
 
 def sharded_backward(

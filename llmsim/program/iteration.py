@@ -101,7 +101,7 @@ class ClassProgram:
                 fresh = (direction, stage) not in first_use
                 first_use.add((direction, stage))
                 waits = gathered.get((direction, stage), ()) if fresh else ()
-                self._forward(direction, stage, micro_batch, iteration, waits)
+                self._forward(direction, stage, micro_batch, iteration, waits, fresh)
             else:
                 last = last_use.get((direction, stage)) == index
                 self._backward(kind, direction, stage, micro_batch, iteration, last, reduced)
@@ -112,14 +112,19 @@ class ClassProgram:
         chunk = self.schedule.chunk_of(direction, stage)
         return self.tags.number(Tag(micro_batch + direction * per_direction, chunk, iteration))
 
-    def _forward(self, d: int, s: int, i: int, iteration: int, waits: tuple[int, ...], lane: str = "compute") -> None:
+    def _forward(self, d: int, s: int, i: int, iteration: int, waits: tuple[int, ...], fresh: bool) -> None:
+        """`fresh`: the first forward of this virtual stage in the iteration."""
         done = self._handover("F", d, s, s + 1, i, iteration)
         signals = () if done is None else ((done, 0.0),)
         tag = self._tag(d, s, i, iteration)
         waits = (*waits, *self._arrival("F", d, s, s - 1, i, iteration))
         if s == 0 and self.loader is not None:
-            waits = (*waits, self.loader.place(self.lanes, lane, tag))
-        self._place(self._template("F", d, s), tag, waits, signals, lane)
+            waits = (*waits, self.loader.place(self.lanes, "compute", tag))
+        self._place(self._template("F", d, s, gather=fresh or self._reshards), tag, waits, signals, "compute")
+
+    @property
+    def _reshards(self) -> bool:
+        return self.options.sharding is None or self.options.sharding.reshard
 
     def _backward(
         self, kind: str, d: int, s: int, i: int, iteration: int, last: bool, reduced: list[int], lane: str = "compute"
@@ -130,7 +135,7 @@ class ClassProgram:
         signals = () if done is None else ((done, 0.0),)
         if self.options.sharding is not None:
             scatter = kind != "B" and (last or not self.options.accumulate_locally)
-            self._place(self._template(kind, d, s, scatter), tag, waits, signals, lane)
+            self._place(self._template(kind, d, s, scatter, self._reshards), tag, waits, signals, lane)
             return
         reduces = kind != "B" and self.degrees["dp"] * self.degrees["edp"] > 1
         overlapped = reduces and self.options.overlap_reduce and (last or not self.options.accumulate_locally)
@@ -169,7 +174,7 @@ class ClassProgram:
         )
         compute = self.lanes.setdefault("compute", [])
         compute.append(Item(Fragment(()), 0, 0, ready, ((begin, 0.0),)))
-        self._forward(df, sf, i_f, iteration, gathered.get((df, sf), ()) if fresh else ())
+        self._forward(df, sf, i_f, iteration, gathered.get((df, sf), ()) if fresh else (), fresh)
         self.lanes.setdefault("beside", []).append(Item(Fragment(()), 0, 0, (begin,)))
         self._backward("BW", db, sb, ib, iteration, last, reduced, "beside")
         self.lanes["beside"].append(Item(Fragment(()), 0, 0, (), ((ended, 0.0),)))
@@ -232,29 +237,31 @@ class ClassProgram:
 
     # Passes --------------------------------------------------------------------------------------------------------
 
-    def _template(self, kind: str, d: int, s: int, scatter: bool = False) -> Template:
+    def _template(self, kind: str, d: int, s: int, scatter: bool = False, gather: bool = True) -> Template:
         def work() -> Pass:
             made, parameters = _pass(self.stages[d, s].steps, kind), self.stages[d, s].parameters
             parameters = parameters if kind == "F" else parameters[::-1]
             source = s - 1 if kind == "F" else s + 1
             received = kind != "W" and self._neighbour(d, source) not in (None, self.stage)
             if self.options.gather_boundary and received:
-                gather = Communication("all_gather", "tp", self.options.gather_boundary)
+                again = Communication("all_gather", "tp", self.options.gather_boundary)
                 phase = "forward" if kind == "F" else "backward"
-                made = Pass(((-1, (Step("gather received", gather, "tp", phase),)), *made.parts))
+                made = Pass(((-1, (Step("gather received", again, "tp", phase),)), *made.parts))
                 parameters = (Shares(0.0, 0.0), *parameters)
-            return self._sharded(made, parameters, kind, scatter)
+            return self._sharded(made, parameters, kind, scatter, gather)
 
-        return self._cached((kind, d, s, scatter), work, kind)
+        return self._cached((kind, d, s, scatter, gather), work, kind)
 
-    def _sharded(self, work: Pass, parameters: tuple[Shares, ...], kind: str, scatter: bool) -> Pass:
+    def _sharded(
+        self, work: Pass, parameters: tuple[Shares, ...], kind: str, scatter: bool, gather: bool
+    ) -> Pass:
         """The pass with its parameters gathered and its gradients scattered, where they are sharded."""
         sharding = self.options.sharding
         if sharding is None:
             return work
         if kind == "F":
-            return sharded_forward(work, parameters, sharding)
-        return sharded_backward(work, parameters, sharding, gather=kind != "W", scatter=scatter)
+            return sharded_forward(work, parameters, sharding, gather=gather)
+        return sharded_backward(work, parameters, sharding, gather=gather and kind != "W", scatter=scatter)
 
     def _cached(self, key: tuple, work, kind: str) -> Template:
         if key not in self._templates:

@@ -88,6 +88,7 @@ class ParallelismSection(Section):
     scatter_gather: Flag = True  # tp ranks send a part each of what passes between stages, and gather it again
     zero: whole(0, 3) = 0
     hsdp: Count | None = None
+    reshard: Flag = True  # zero 3: drop gathered parameters after each pass (False: once an iteration)
     order: Annotated[tuple[str, ...], BeforeValidator(_order)] = AXES
     stage_layers: Annotated[tuple[Natural, ...], BeforeValidator(_list)] | None = None
 
