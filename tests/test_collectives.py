@@ -249,7 +249,7 @@ def test_fit_recovers_a_constant():
         for s in sizes("128MiB-2GiB")
     ]
     with calibrate.constants({key: 0.6}):
-        fitted = calibrate.fit(samples, [key], rounds=12, pull=0.0)
+        fitted = calibrate.Fit(samples, [key]).run(rounds=12, pull=0.0)
     assert fitted[key] == pytest.approx(truth, rel=0.03)
 
 

@@ -48,6 +48,10 @@ def validate(
         from llmsim.validation.groups import collective_errors
 
         document["collectives"] = collective_errors()
+    if name == "collectives" or (name is None and cross):
+        from llmsim.validation.groups import collective_transfer
+
+        document["collectives_left_out"] = collective_transfer(max(1, workers))
     frame = None
     if name not in ("kernels", "collectives"):
         frame = _training(None if name in (None, "training", "memory") else [name], max(1, workers))
@@ -124,6 +128,10 @@ def _print(document: dict[str, Any], frame: "pd.DataFrame | None", count: int) -
         rows = [[row["source"], *numbers(row), percent(row["fits"]), row["ran"]] for row in document["memory"]]
         columns = ["source", *figures, "said to fit", "that ran"]
         print_table("Peak memory of published runs, and runs that ran", columns, rows)
+    if "collectives_left_out" in document:
+        rows = [[row["by"], row["value"], *numbers(row)] for row in document["collectives_left_out"]]
+        title = "Collective times, each cluster predicted by constants fitted to the others"
+        print_table(title, ["by", "", *figures], rows, left=2)
     if frame is None or "training" not in document:
         return
     from llmsim.validation.summary import not_simulated, worst

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import groupby
 
-from llmsim.collectives.calibrate import Sample, constants, fit, pooled
+from llmsim.collectives.calibrate import Fit, Sample, constants, pooled
+from llmsim.collectives.group import ARCHITECTURES
 from llmsim.collectives.measured import measured_rows, row_algorithm, row_group, row_operation
 from llmsim.collectives.plan import plan_collective
 
@@ -60,6 +61,7 @@ def _summary(labels: dict, errors: list[float]) -> dict:
         "n": len(errors),
         "median": _quantile(absolute, 0.5),
         "p90": _quantile(absolute, 0.9),
+        "worst": absolute[-1],
         "bias": _quantile(sorted(errors), 0.5),
     }
 
@@ -75,36 +77,53 @@ def _by(
 
 
 def accuracy_table(path: str | None = None) -> list[dict]:
-    """Rows by, value, n, median, p90, bias (fractions of the measured time) per size class, GPU and collective.
+    """Rows by, value, n, median, p90, worst, bias (fractions of the measured time).
 
-    Rows by `gpu` and `collective` count messages of 1 MiB and more. `path`: another table with the same columns.
+    By size class, GPU generation, GPU and collective; all but the first count messages of 1 MiB and more. `path`:
+    another table with the same columns.
     """
     pairs = measured_samples(path)
     errors = list(zip((row for row, _ in pairs), relative_errors(sample for _, sample in pairs)))
     large = [(row, e) for row, e in errors if float(row["size_bytes"]) >= MIB]
     return [
         *_by("size", lambda row: size_class(float(row["size_bytes"])), errors, SIZE_CLASSES),
-        *_by("gpu", lambda row: row["gpu"], large),
+        *_by("generation", lambda row: row_group(row).architecture, large, ARCHITECTURES),
+        *_by("gpu", lambda row: row["gpu"].rstrip("?"), large),
         *_by("collective", lambda row: row["collective"], large),
     ]
 
 
-def leave_one_source_out(path: str | None = None, rounds: int = 6) -> list[dict]:
+def leave_one_source_out(path: str | None = None, rounds: int = 5, workers: int = 1) -> list[dict]:
     """The size classes again, each source predicted with constants fitted to the other sources only.
 
     The fit starts from the geometric means over architectures and fabrics, so that nothing of a source that alone
     knows an architecture or a fabric leaks into its prediction. A row per source follows the size classes.
     """
     pairs = measured_samples(path)
+    sources = sorted({sample.source for _, sample in pairs})
+    shares = [sources[k::workers] for k in range(workers)]
+    fitted: dict[str, dict] = {}
+    if workers == 1:
+        fitted = _fit_without(path, shares[0], rounds)
+    else:
+        from concurrent.futures import ProcessPoolExecutor
+
+        with ProcessPoolExecutor(workers) as pool:
+            for part in pool.map(_fit_without, [path] * workers, shares, [rounds] * workers):
+                fitted |= part
     errors: list[tuple[dict, float]] = []
-    start = pooled()
-    for source in sorted({sample.source for _, sample in pairs}):
-        with constants(start):
-            fitted = fit([s for _, s in pairs if s.source != source], rounds=rounds)
+    for source in sources:
         held = [(row, s) for row, s in pairs if s.source == source]
-        with constants(fitted):
+        with constants(fitted[source]):
             errors.extend(zip((row for row, _ in held), relative_errors(s for _, s in held)))
     return [
         *_by("size", lambda row: size_class(float(row["size_bytes"])), errors, SIZE_CLASSES),
         *_by("source", _source, errors),
     ]
+
+
+def _fit_without(path: str | None, sources: Sequence[str], rounds: int) -> dict[str, dict]:
+    """Constants fitted without each of the sources, from pooled ones."""
+    with constants(pooled()):
+        model = Fit([sample for _, sample in measured_samples(path)])
+        return {source: model.run(source, rounds) for source in sources}

@@ -6,7 +6,7 @@ factors, pulled towards its start so that constants that the rows say nothing ab
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -85,53 +85,70 @@ def pooled() -> dict[Key, float]:
     return values
 
 
-class _Model:
-    """Times of the samples under the constants of the moment, the algorithms chosen once."""
+class Fit:
+    """Samples, the algorithms that NCCL chooses for them, and which of the constants each one's time depends on."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
+    def __init__(self, samples: Sequence[Sample], keys: Sequence[Key] | None = None) -> None:
         self.samples = samples
+        self.keys = list(keys or constant_keys())
         plans = [plan_collective(s.operation, s.size, s.group, s.algorithm) for s in samples]
         self.chosen = [(ALGORITHMS[p.algorithm].plan, p.protocol) for p in plans]
-        counts = Counter(s.source for s in samples)
-        # A source of many rows counts more than one of few, but not in proportion.
-        self.weights = [counts[s.source] ** -0.4 for s in samples]
-        self.total = sum(self.weights)
+        self.touched = {key: self._touched(key) for key in self.keys}
 
-    def loss(self) -> float:
-        """Weighted mean of |log(model/measured)|, steeper beyond 15 % and capped at 80 % for outliers."""
-        total = 0.0
-        for sample, (plan, protocol), weight in zip(self.samples, self.chosen, self.weights):
-            phases, _ = plan(sample.operation, sample.size, sample.group, protocol)
-            error = abs(math.log(sum(p.repeat * (p.latency + p.seconds) for p in phases) / sample.time))
-            error = min(error, 0.8)
-            total += weight * (error + 0.6 * max(0.0, error - 0.15))
-        return total / self.total
+    def _time(self, i: int) -> float:
+        sample, (plan, protocol) = self.samples[i], self.chosen[i]
+        phases, _ = plan(sample.operation, sample.size, sample.group, protocol)
+        return sum(p.repeat * (p.latency + p.seconds) for p in phases)
 
+    def _touched(self, key: Key) -> list[int]:
+        """Numbers of the samples whose time changes when a constant is halved or doubled."""
+        value, times = _holder(key)[key[-1]], []
+        for factor in (1.0, 0.5, 2.0):
+            _put({key: value * factor})
+            times.append([self._time(i) for i in range(len(self.samples))])
+        _put({key: value})
+        return [i for i, (now, less, more) in enumerate(zip(*times)) if now != less or now != more]
 
-def fit(
-    samples: Sequence[Sample], keys: Sequence[Key] | None = None, rounds: int = 8, pull: float = 0.0008
-) -> dict[Key, float]:
-    """Constants that fit the samples, from the present ones; `pull` is the cost of moving one by a factor e."""
-    model = _Model(samples)
-    keys = list(keys or constant_keys())
-    first = {key: _holder(key)[key[-1]] for key in keys}
-    now, steps = dict(first), dict.fromkeys(keys, 0.12)
-    best = model.loss()
-    try:
-        for _ in range(rounds):
-            for key in (k for k in keys if steps[k] > 0.015):
-                better = False
-                for factor in (1 + steps[key], 1 / (1 + steps[key])):
-                    value = now[key] * factor
-                    away = abs(math.log(value / first[key])) - abs(math.log(now[key] / first[key]))
-                    _put({key: value})
-                    loss = model.loss()
-                    if loss + pull * away < best - 1e-6:
-                        best, better = loss, True
-                        now[key] = value
-                        break
-                _put({key: now[key]})
-                steps[key] = min(0.3, steps[key] * 1.3) if better else steps[key] / 2
-    finally:
-        _put(first)
-    return now
+    def run(self, without: str = "", rounds: int = 8, pull: float = 0.0008) -> dict[Key, float]:
+        """Constants that fit the samples, from the present ones; `pull` is the cost of moving one by a factor e.
+
+        without: a source whose samples do not count.
+        """
+        weights = self._weights(without)
+        first = {key: _holder(key)[key[-1]] for key in self.keys}
+        now, steps = dict(first), dict.fromkeys(self.keys, 0.12)
+        losses = self._losses(weights, weights)
+        try:
+            for _ in range(rounds):
+                for key in (k for k in self.keys if steps[k] > 0.015):
+                    counted = [i for i in self.touched[key] if i in weights]
+                    better, present = False, sum(losses[i] for i in counted)
+                    for factor in (1 + steps[key], 1 / (1 + steps[key])) if counted else ():
+                        value = now[key] * factor
+                        away = abs(math.log(value / first[key])) - abs(math.log(now[key] / first[key]))
+                        _put({key: value})
+                        tried = self._losses(counted, weights)
+                        if sum(tried.values()) + pull * away < present - 1e-6:
+                            losses |= tried
+                            better, now[key] = True, value
+                            break
+                    _put({key: now[key]})
+                    steps[key] = min(0.3, steps[key] * 1.3) if better else steps[key] / 2
+        finally:
+            _put(first)
+        return now
+
+    def _weights(self, without: str) -> dict[int, float]:
+        """By sample. A source of many rows counts more than one of few, but not in proportion."""
+        counts = Counter(s.source for s in self.samples)
+        weights = {i: counts[s.source] ** -0.4 for i, s in enumerate(self.samples) if s.source != without}
+        total = sum(weights.values())
+        return {i: weight / total for i, weight in weights.items()}
+
+    def _losses(self, which: Iterable[int], weights: Mapping[int, float]) -> dict[int, float]:
+        """|log(model/measured)| by sample, weighted, steeper beyond 15 % and capped at 80 % for outliers."""
+        found = {}
+        for i in which:
+            error = min(abs(math.log(self._time(i) / self.samples[i].time)), 0.8)
+            found[i] = weights[i] * (error + 0.6 * max(0.0, error - 0.15))
+        return found

@@ -22,10 +22,17 @@ def kernel_errors() -> list[dict[str, Any]]:
 
 
 def collective_errors() -> list[dict[str, Any]]:
-    """Rows by, value, n, median, p90, bias: message sizes, GPUs and operations (`llmsim.collectives.accuracy`)."""
+    """Rows by, value, n, median, p90, worst, bias: sizes, GPUs, operations (`llmsim.collectives.accuracy`)."""
     from llmsim.collectives.accuracy import accuracy_table
 
     return accuracy_table()
+
+
+def collective_transfer(workers: int) -> list[dict[str, Any]]:
+    """The same by size and source, each source predicted by constants fitted to the other sources only."""
+    from llmsim.collectives.accuracy import leave_one_source_out
+
+    return leave_one_source_out(workers=workers)
 
 
 def check_group(name: str, sources: Iterable[str]) -> None:
