@@ -23,23 +23,22 @@ def max_min_speeds(
     count = len(demands)
     speeds = [0.0] * count
     pace = [0.0] * count
-    left: dict[int, float] = {}
+    asked: dict[int, float] = {}
     for i, needs in enumerate(demands):
         dominant = 0.0
         for resource, amount in needs:
             free = capacity[resource]
-            left[resource] = free
+            asked[resource] = asked.get(resource, 0.0) + amount
             if amount > 0:
                 dominant = max(dominant, amount / free) if free > 0 else float("inf")
         if dominant == 0.0:
             speeds[i] = 1.0
         elif dominant != float("inf"):
             pace[i] = weights[i] / dominant
+    # A resource that has room for all at full speed holds nobody back.
+    left = {resource: capacity[resource] for resource, amount in asked.items() if amount > capacity[resource]}
+    demands = [[need for need in needs if need[0] in left and need[1] > 0] for needs in demands]
     active = [i for i in range(count) if pace[i] > 0]
-    level = 0.0
-    for i in (i for i in range(count) if speeds[i] == 1.0):
-        for resource, amount in demands[i]:
-            left[resource] -= amount
     while active:
         rising: dict[int, float] = {}
         for i in active:
@@ -47,20 +46,18 @@ def max_min_speeds(
                 rising[resource] = rising.get(resource, 0.0) + amount * pace[i]
         step = min((1.0 - speeds[i]) / pace[i] for i in active)
         for resource, slope in rising.items():
-            if slope > 0:
-                step = min(step, max(left[resource], 0.0) / slope)
-        level += step
+            step = min(step, max(left[resource], 0.0) / slope)
         full = set()
         for resource, slope in rising.items():
             left[resource] -= slope * step
-            if slope > 0 and left[resource] <= _FULL * max(capacity[resource], 1e-300):
+            if left[resource] <= _FULL * max(capacity[resource], 1e-300):
                 full.add(resource)
         still = []
         for i in active:
             speeds[i] += pace[i] * step
             if speeds[i] >= 1.0 - 1e-12:
                 speeds[i] = 1.0
-            elif not any(resource in full and amount > 0 for resource, amount in demands[i]):
+            elif not any(resource in full for resource, _ in demands[i]):
                 still.append(i)
         if len(still) == len(active):  # nothing froze: numerical floor, the speeds are final
             break

@@ -5,7 +5,7 @@ reusable simpy event, its alarm; when rates change the alarm is moved, or found 
 """
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import simpy
@@ -16,6 +16,7 @@ from llmsim.errors import SimulationError
 
 _SLACK = 1.0 + 1e-7  # a resource counts as oversubscribed beyond this, so that rounding does not
 _NEVER = float("inf")
+_AFTER_ALL_ELSE = 9  # simpy's events have priorities 0 and 1
 
 
 class Played:
@@ -66,7 +67,8 @@ class _Stage:
         self.arrived: list[list[_Player]] = [[] for _ in plan.meetings]
         self.players = [_Player(self, lane) for lane in plan.lanes]
         self.users: list[list[_Player]] = [[] for _ in self.capacity]
-        self.driving: dict[_Player, None] = {}  # players of meetings, which may use any resource of their group
+        self.driven: dict[int, dict[_Player, None]] = {}  # by resource: players of meetings that use it now
+        self.crowded: dict[int, None] = {}  # resources to share out anew at this instant
         for player in self.players:
             for resource in sorted(_used_alone(player.lane)):
                 self.users[resource].append(player)
@@ -104,33 +106,50 @@ class _Stage:
     def _change(self, resource: int, capacity: float) -> None:
         self.capacity[resource] = capacity
         self.limit[resource] = capacity * _SLACK
-        self.rebalance([resource])
+        self.crowd(resource)
 
-    def rebalance(self, resources: Sequence[int]) -> None:
-        """New speeds for every activity that shares an oversubscribed resource, directly or through another."""
-        load, limit, users = self.load, self.limit, self.users
-        members: list[_Player] = []
-        seen_players: set[_Player] = set()
-        seen = set(resources)
-        frontier = list(resources)
+    def crowd(self, resource: int) -> None:
+        """Share a resource out anew, once all that happens at this instant has happened."""
+        if not self.crowded:
+            flush = _alarm(self.env)
+            flush.callbacks = [self._flush]
+            self.env.schedule(flush, _AFTER_ALL_ELSE)
+        self.crowded[resource] = None
+
+    def _flush(self, _: simpy.Event) -> None:
+        resources, self.crowded = self.crowded, {}
+        seen: set[int] = set()
+        for resource in resources:
+            if resource not in seen:
+                self._share(self._sharers(resource, seen))
+
+    def _sharers(self, resource: int, seen: set[int]) -> list["_Player"]:
+        """Every activity that shares an oversubscribed resource, directly or through another; `seen` grows."""
+        load, limit, users, driven = self.load, self.limit, self.users, self.driven
+        members: dict[_Player, None] = {}
+        seen.add(resource)
+        frontier = [resource]
         while frontier:
             resource = frontier.pop()
-            for player in (*users[resource], *self.driving):
+            for player in (*users[resource], *driven.get(resource, ())):
                 part = player.part
-                if part is None or player in seen_players:
+                if part is None or player in members:
                     continue
                 for other, _ in part.demands:
                     if other == resource:
                         break
                 else:
                     continue
-                seen_players.add(player)
-                members.append(player)
+                members[player] = None
                 slowed = player.speed != 1.0
                 for other, _ in part.demands:
                     if other not in seen and (slowed or load[other] > limit[other]):
                         seen.add(other)
                         frontier.append(other)
+        return list(members)
+
+    def _share(self, members: list["_Player"]) -> None:
+        """Max-min fair speeds for activities that share resources with no others."""
         if not members:
             return
         if len(members) == 1 and all(amount <= self.limit[r] for r, amount in members[0].part.demands):
@@ -193,7 +212,7 @@ class _Player:
                     return
             if fragment.ops:
                 self.ops, self.op_index = fragment.ops, 0
-                self._begin_op(())
+                self._begin_op()
                 return
             self._finish_item()
 
@@ -206,15 +225,12 @@ class _Player:
         for signal, delay in signals:
             stage.fire_later(signal, delay)
 
-    def _begin_op(self, released: Sequence[int]) -> None:
-        """Start the op at `op_index`; `released` are resources just left while they were oversubscribed."""
+    def _begin_op(self) -> None:
         _, self.parts, meeting = self.ops[self.op_index]
         self.started = self.env._now
         self.part_index = 0
         if meeting < 0 or self._meet(meeting):
-            self._begin_part(released)
-        elif released:
-            self.stage.rebalance(released)
+            self._begin_part()
 
     def _meet(self, meeting: int) -> bool:
         """Whether all members of the meeting are there; then this player plays the op for all of them."""
@@ -227,20 +243,21 @@ class _Player:
         arrived.clear()
         for follower in self.followers:
             follower.started = self.started  # it begins when its last member arrives
-        stage.driving[self] = None
         return True
 
-    def _begin_part(self, released: Sequence[int]) -> None:
+    def _begin_part(self) -> None:
         stage = self.stage
         self.part = part = self.parts[self.part_index]
         repeat, latency, seconds, demands, _ = part
         load, limit = stage.load, stage.limit
-        crowded = released
         for resource, amount in demands:
             total = load[resource] + amount
             load[resource] = total
             if total > limit[resource]:
-                crowded = (*crowded, resource)
+                stage.crowd(resource)
+        if self.followers is not None:
+            for resource, _ in demands:
+                stage.driven.setdefault(resource, {})[self] = None
         if not stage.steps and repeat > 1:
             repeat, latency, seconds = 1, latency * repeat, seconds * repeat
         self.steps_left, self.left_latency, self.left_seconds = repeat, latency, seconds
@@ -249,8 +266,6 @@ class _Player:
         self.due = now + (latency + seconds)
         self.alarm.callbacks = self.bells
         self.schedule(self.alarm, 1, latency + seconds)
-        if crowded:
-            stage.rebalance(crowded)
 
     def _ring(self, event: simpy.Event) -> None:
         """The alarm: the step is over, unless rates changed meanwhile."""
@@ -268,40 +283,40 @@ class _Player:
             self.due = now + wait
             self._set_alarm(wait)
             return
-        load, limit = self.stage.load, self.stage.limit
-        released: tuple[int, ...] = ()
+        stage = self.stage
+        load, limit = stage.load, stage.limit
         for resource, amount in demands:
             if load[resource] > limit[resource]:
-                released = (*released, resource)
+                stage.crowd(resource)
             load[resource] -= amount
+        if self.followers is not None:
+            for resource, _ in demands:
+                del stage.driven[resource][self]
         self.part = None
         self.part_index += 1
         if self.part_index < len(self.parts):
-            self._begin_part(released)
+            self._begin_part()
             return
         if self.followers is not None:
             self._dismiss(now)
-        self._end_op(now, released)
+        self._end_op(now)
 
-    def _end_op(self, now: float, released: Sequence[int]) -> None:
+    def _end_op(self, now: float) -> None:
         times = self.times
         times.append(self.started)
         times.append(now)
         self.op_index += 1
         if self.op_index < len(self.ops):
-            self._begin_op(released)
+            self._begin_op()
             return
-        if released:
-            self.stage.rebalance(released)
         self._finish_item()
         self.next_item()
 
     def _dismiss(self, now: float) -> None:
         """The other members of the meeting go on."""
         followers, self.followers = self.followers, None
-        del self.stage.driving[self]
         for follower in followers:
-            follower._end_op(now, ())
+            follower._end_op(now)
 
     def _set_alarm(self, wait: float) -> None:
         if wait != _NEVER:

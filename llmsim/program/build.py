@@ -182,14 +182,16 @@ class Builder:
         groups = class_groups(classes, kept, self.cluster, self.gpu_of_rank)
         stage_of = self.resolved.layout.axis_index("pp")[classes.representative]
         labels, tags, signatures = Numbered(), Numbered(), Numbered()
-        kernels, meetings, blocks, arrivals = KernelCosts(gpu, self._traits, self._kernel_constants), {}, {}, {}
+        kernels = KernelCosts(gpu, self._traits, self._kernel_constants)
+        meetings, known, blocks, arrivals = {}, {}, {}, {}
         costs = []
         if self.loading:
             plan.capacities.append(storage_bandwidth(self.scenario))
         storage = len(plan.capacities) - 1
         for number, rank in enumerate(classes.representative.tolist()):
             clock = self._clock(plan, self.faults.gpus.get(int(self.gpu_of_rank[rank]), ()))
-            costs.append(ClassCosts(plan, labels, kernels, number, groups[number], meetings, clock, self.what_if))
+            shared = (meetings, clock, self.what_if, known)
+            costs.append(ClassCosts(plan, labels, kernels, number, groups[number], *shared))
         for cost, team in zip(costs, teams(costs, self._pass_kinds)):
             number = cost.number
             host = self._host(groups[number])

@@ -1,6 +1,6 @@
 """Turns the steps of a rank class into ops: kernels by the GPU's cost model, communications by their group's phases."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmsim.collectives import Group, plan_collective
 from llmsim.cost.kernels import KernelCosts
@@ -38,6 +38,7 @@ class ClassCosts:
     meetings: dict[tuple, int]
     clock: int | None = None  # resource that each kernel of a slow GPU needs in full
     what_if: WhatIf = AS_IS
+    known: dict[tuple, tuple[Part, ...]] = field(default_factory=dict)  # costs of communications, of all classes
 
     def op(self, step: Step, lane: str, layer: int, *, kind: str | None = None, peer: int = -1) -> Op:
         """The op of a step played in `lane`."""
@@ -55,6 +56,16 @@ class ClassCosts:
 
     def _communication(self, step: Step, work: Communication, lane: str, layer: int, peer: int) -> Op:
         place = self.groups[work.group]
+        key = (place.kind, place.classes, place.group, work.operation, work.size)
+        parts = self.known.get(key)
+        if parts is None:
+            parts = self.known[key] = self._parts(place, work)
+        meeting = self.meeting(place.kind, place.classes, lane) if place.group.ranks > 1 else -1
+        kind = "p2p" if work.operation == "send_recv" else "collective"
+        label = Label(step.name, kind, step.stream, step.phase, layer, work.group, 0.0, float(work.size), peer)
+        return Op(self.labels.number(label), parts, meeting)
+
+    def _parts(self, place: ClassGroup, work: Communication) -> tuple[Part, ...]:
         collective = plan_collective(work.operation, float(work.size), place.group)
         faster = self.what_if.between if place.group.nodes > 1 else self.what_if.inside
         parts = []
@@ -72,12 +83,7 @@ class ClassCosts:
             latency, seconds = phase.latency / self.what_if.latency, phase.seconds / faster
             part = Part(phase.repeat, latency, seconds, tuple(demands.items()), _COMMUNICATION_WEIGHT)
             parts.append(feasible(part, self.plan.capacities))
-        if not parts:  # a group of one rank, or nothing to send
-            parts.append(Part(1, 0.0, 0.0))
-        meeting = self.meeting(place.kind, place.classes, lane) if place.group.ranks > 1 else -1
-        kind = "p2p" if work.operation == "send_recv" else "collective"
-        label = Label(step.name, kind, step.stream, step.phase, layer, work.group, 0.0, float(work.size), peer)
-        return Op(self.labels.number(label), tuple(parts), meeting)
+        return tuple(parts) or (Part(1, 0.0, 0.0),)  # a group of one rank, or nothing to send
 
     def meeting(self, kind: str, classes: tuple[int, ...], lane: str) -> int:
         """Where the classes of a group wait for one another in a lane; -1 for a class alone."""
