@@ -216,13 +216,13 @@ class Cluster:
         paths = self._paths_of(src, dst, legs) if routing == "ideal" else None
         if paths is None or (paths == 1).all():
             table, hops = self._table(src, dst, legs, routing, seed, np.zeros(len(src), dtype=np.int64))
-            self._check_alive(table)
+            self.check_alive(table)
             return routes_from_table(table, hops, self.links)
         owner = np.repeat(np.arange(len(src)), paths)
         variant = np.arange(len(owner)) - np.repeat(np.cumsum(paths) - paths, paths)
         split = tuple(leg[owner] for leg in legs)
         table, hops = self._table(src[owner], dst[owner], split, routing, seed, variant)
-        self._check_alive(table)
+        self.check_alive(table)
         return routes_of_split_flows(table, hops, owner, 1.0 / paths, self.links)
 
     def _legs(self, src: np.ndarray, dst: np.ndarray, pxn: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -275,7 +275,8 @@ class Cluster:
         hops[outside] += node.reach_hops[via] + node.reach_hops[j] + (middle >= 0).sum(axis=1)
         return np.concatenate([inside, beyond], axis=1), hops
 
-    def _check_alive(self, table: np.ndarray) -> None:
+    def check_alive(self, table: np.ndarray) -> None:
+        """Raises `SimulationError` naming a link of the table (ids, -1 pads) that is down."""
         if self.link_factors:
             down = (np.append(self.links.bandwidth, np.inf)[table] <= 0) & (table >= 0)
             if down.any():

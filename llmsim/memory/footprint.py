@@ -35,7 +35,7 @@ class Part:
 
     kept: from forward to backward. recomputed: beside it, while it is run backward. working: the rest of the
     backward's highest point. forward: the highest point of the forward beside `kept`. waiting: between the halves of a
-    split backward.
+    split backward. moved: from the forward to its copy outside, and back before the backward (offloaded activations).
     """
 
     kept: float
@@ -44,6 +44,7 @@ class Part:
     forward: float
     waiting: float
     parameters: Shares
+    moved: float = 0.0
 
 
 def layer_part(arch: Architecture, shard: Shard, kind: str, parameters: Shares) -> Part:
@@ -138,7 +139,9 @@ class Footprint:
         gathered = self._gathered(self.parts)
         # Of the activations that count from the start on, those of later parts are not there yet.
         ahead = _after([part.kept for part in self.parts])
-        return self.received + max(0.0, *(p.forward + g - a for p, g, a in zip(self.parts, gathered, ahead)))
+        moved = _with_next([part.moved for part in self.parts[::-1]])[::-1]  # the part before is still being copied
+        points = zip(self.parts, gathered, ahead, moved)
+        return self.received + max(0.0, *(p.forward + g - a + m for p, g, a, m in points))
 
     @cached_property
     def backward(self) -> float:
@@ -163,9 +166,10 @@ class Footprint:
         backwards = self.parts[::-1]
         gone = _before(freed[::-1])
         gathered = self._gathered(backwards)
+        moved = _with_next([part.moved for part in backwards])
         points = []
         for index, part in enumerate(backwards):
-            point = part.recomputed + part.working + gathered[index] - gone[index]
+            point = part.recomputed + part.working + gathered[index] + moved[index] - gone[index]
             if weights and self.gradients.sharding is not None:
                 point += self._unsharded(part.parameters)
                 if index:  # the part before is still being scattered
@@ -179,7 +183,7 @@ class Footprint:
         if sharding is None or not sharding.reshard:
             return [0.0] * len(parts)
         sizes = [self._whole(part.parameters) * sharding.param_bytes for part in parts]
-        return [size + following for size, following in zip(sizes, [*sizes[1:], 0.0])]
+        return _with_next(sizes)
 
     def _whole(self, shares: Shares) -> float:
         sharding = self.gradients.sharding
@@ -197,6 +201,11 @@ class Footprint:
         sharding = self.gradients.sharding
         assert sharding is not None
         return self._whole(shares) * sharding.grad_bytes
+
+
+def _with_next(values: Sequence[float]) -> list[float]:
+    """Each value and the one behind it."""
+    return [value + following for value, following in zip(values, [*values[1:], 0.0])]
 
 
 def _before(values: Sequence[float]) -> list[float]:

@@ -57,6 +57,7 @@ def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
         for index, ((layer, _), shares) in enumerate(zip(stage.steps.parts, stage.parameters)):
             parts.append(part(number, place, layer, shares, number == 0 and index == 0))
             place += layer >= 0
+        parts = [replace(part, kept=0.0, moved=part.kept) if moved else part for part, moved in zip(parts, stage.moved)]
         footprints.append(Footprint(tuple(parts), gradients, received))
     keeping = Keeping(
         weight=options.param_bytes,
@@ -67,13 +68,15 @@ def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
         expert_ranks=layout.edp,
         copies=_copies(shard, scenario),
         gathered=0.0 if sharding is None or sharding.reshard else sharding.param_bytes,
+        optimizer_outside=training.offload.optimizer != "none",
+        parameters_outside=training.offload.parameters != "none",
     )
     accumulates = sharding is not None and options.accumulate_locally and layout.micro_batches > 1
     return StageMemory(
         tuple(footprints),
         keeping,
         float(sharding.grad_bytes) if sharding is not None and accumulates else 0.0,
-        4.0 if gradient < 4 and sharding is None else 0.0,
+        4.0 if gradient < 4 and sharding is None and training.offload.optimizer == "none" else 0.0,
     )
 
 

@@ -36,7 +36,8 @@ class Keeping:
 
     weight: of the copy that computes. gradient: of the buffer that gradients add up in. zero: 0-3. ranks and
     expert_ranks share the dense parameters and the experts. copies: extra low-precision copies (fp8), bytes.
-    gathered: of sharded parameters that stay whole through the iteration.
+    gathered: of sharded parameters that stay whole through the iteration. outside: what is offloaded; sharded gradients
+    go to the optimizer as they come (ZeRO-Offload, arXiv 2101.06840).
     """
 
     weight: float
@@ -47,6 +48,8 @@ class Keeping:
     expert_ranks: int = 1
     copies: float = 0.0
     gathered: float = 0.0
+    optimizer_outside: bool = False
+    parameters_outside: bool = False
 
     @property
     def master(self) -> float:
@@ -65,11 +68,14 @@ class Keeping:
         """
         sharded = shares.dense / self.ranks + shares.expert / self.expert_ranks
         whole = shares.total
+        if self.zero >= 3 and self.optimizer_outside:
+            own = 0.0 if self.parameters_outside else sharded * self.weight
+            return States(own + whole * self.gathered, 0.0, 0.0)
         if self.zero >= 3:
             full = self.weight + self.master if self.weight >= 4 else self.master
             return States(sharded * full + whole * self.gathered, sharded * full, sharded * self.state)
         return States(
             whole * (self.weight + self.copies),
-            (sharded if self.zero >= 2 else whole) * self.gradient,
-            (sharded if self.zero >= 1 else whole) * (self.master + self.state),
+            (sharded * (not self.optimizer_outside) if self.zero >= 2 else whole) * self.gradient,
+            (sharded if self.zero >= 1 else whole) * (self.master + self.state) * (not self.optimizer_outside),
         )

@@ -84,6 +84,35 @@ class Communication:
 
 
 @dataclass(frozen=True, slots=True)
+class HostCopy:
+    """`size` bytes between a GPU and memory outside it. way: to_cpu, from_cpu, to_nvme or from_nvme.
+
+    share: of the bandwidth of the way that copies reach.
+    """
+
+    way: str
+    size: float
+    share: float = 1.0
+
+    @property
+    def bytes(self) -> float:
+        return self.size
+
+
+@dataclass(frozen=True, slots=True)
+class HostUpdate:
+    """An optimizer step on a CPU: bytes that it reads and writes in memory, and on disks meanwhile."""
+
+    memory: float
+    read: float = 0.0
+    written: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        return self.memory + self.read + self.written
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One op of a layer, in program order.
 
@@ -92,7 +121,7 @@ class Step:
     """
 
     name: str
-    work: Gemm | Attention | MemoryBound | Communication
+    work: Gemm | Attention | MemoryBound | Communication | HostCopy | HostUpdate
     stream: str = "compute"
     phase: str = "forward"  # forward | backward | weight | recompute | update
     after: tuple[int, ...] | None = None

@@ -24,9 +24,10 @@ from llmsim.program.costs import ClassCosts, ClassGroup
 from llmsim.program.data import Loader, Loading, loading_of, storage_bandwidth
 from llmsim.program.faults import FaultPlan, Window, changes, plan_faults
 from llmsim.program.host import Launching
-from llmsim.program.iteration import ClassProgram, Options, StageProgram
+from llmsim.program.iteration import ClassProgram, StageProgram
 from llmsim.program.labels import Label, Numbered, Tag
-from llmsim.program.placement import Traffic, exchange_traffic, peer_traffic, ring_traffic
+from llmsim.program.options import Options
+from llmsim.program.placement import Traffic, exchange_traffic, host_traffic, peer_traffic, ring_traffic
 from llmsim.program.team import teams
 from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
@@ -122,6 +123,8 @@ class Builder:
         if layout.pp > 1:
             for way, peers in self.peers.items():
                 result[f"pp_{way}"] = peer_traffic(f"pp_{way}", peers, self.cluster, self.gpu_of_rank, {})
+        for way in self.options.offloading.ways if self.options.offloading else ():
+            result[way] = host_traffic(way, self.cluster, self.gpu_of_rank)
         return result
 
     @cached_property
@@ -259,8 +262,12 @@ class Builder:
     @property
     def _pass_kinds(self) -> tuple[str, ...]:
         """Groups that communicate within a pass."""
-        inside = ("tp", "cp", "ep")
-        return inside if self.options.sharding is None else (*inside, "dp", "shard", "replica", "edp")
+        offloading = self.options.offloading
+        inside = ("tp", "cp", "ep", *(offloading.inside_passes if offloading else ()))
+        if self.options.sharding is None:
+            return inside
+        handed_over = ("to_cpu",) if offloading and offloading.optimizer != "none" else ()
+        return (*inside, "dp", "shard", "replica", "edp", *handed_over)
 
     def _stages_of(self, rank: int) -> dict[tuple[int, int], StageProgram]:
         return {

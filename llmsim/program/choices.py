@@ -3,7 +3,8 @@
 from llmsim.model.shard import ALL_FUSIONS, NO_FUSIONS, Shard
 from llmsim.program.fsdp import Sharding
 from llmsim.program.gradients import DTYPE_BYTES
-from llmsim.program.iteration import Options
+from llmsim.program.offload import Offloading
+from llmsim.program.options import Options
 from llmsim.program.what_if import WhatIf
 from llmsim.scenario import Scenario
 
@@ -67,6 +68,7 @@ def options_of(scenario: Scenario, what_if: WhatIf) -> Options:
         # Only from the second iteration on is the loader as far ahead as it gets.
         iterations=max(scenario.simulation.iterations, 2 if loads else 1),
         sharding=_sharding(scenario, param_bytes),
+        offloading=_offloading(scenario),
         waiting=what_if.waiting,
     )
 
@@ -74,6 +76,14 @@ def options_of(scenario: Scenario, what_if: WhatIf) -> Options:
 def _accumulates(scenario: Scenario) -> bool:
     """Whether weight gradients are added into a buffer over micro-batches, not reduced at once."""
     return scenario.training.accumulate_locally and scenario.parallelism.zero != 2
+
+
+def _offloading(scenario: Scenario) -> Offloading | None:
+    asked = scenario.training.offload
+    if asked.optimizer == asked.activations == asked.parameters == "none":
+        return None
+    link = "c2c" if scenario.resolve().topology.gpu.c2c_bandwidth else "pcie"
+    return Offloading(asked.optimizer, asked.activations, asked.parameters, link)
 
 
 def _fusions(fused: bool | tuple[str, ...]) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Folds ranks and links into classes that behave alike, and says what each class's traffic loads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def fold(
         groups, flows = [], []
         for entry in traffic.values():
             group = None
-            if not entry.kind.startswith("pp"):
+            if not entry.alone:
                 group = len(groups)
                 groups.append(entry.members)
             for part in (entry.intra, entry.inter):
@@ -93,7 +93,7 @@ def without_slack(traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndar
         return Flows(part.rank[stay], part.peer[stay], part.link[stay], part.share[stay])
 
     return {
-        kind: Traffic(entry.kind, entry.members, keep(entry.intra), keep(entry.inter), entry.latency)
+        kind: replace(entry, intra=keep(entry.intra), inter=keep(entry.inter))
         for kind, entry in traffic.items()
     }
 
@@ -125,11 +125,11 @@ def class_groups(
     for kind, entry in traffic.items():
         intra = _loads(classes, entry.intra)
         inter = _loads(classes, entry.inter)
-        if kind.startswith("pp"):
+        if entry.alone:
             sender = np.full(len(classes.of_rank), -1)
             sender[entry.members[:, 0]] = np.arange(len(entry.members))
         for number, rank in enumerate(classes.representative):
-            if kind.startswith("pp"):
+            if entry.alone:
                 row = sender[rank]
                 if row < 0:
                     continue
@@ -145,6 +145,7 @@ def class_groups(
                 members,
                 _sum(intra, members),
                 _sum(inter, members),
+                entry.latency,
             )
     return result
 

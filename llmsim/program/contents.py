@@ -1,8 +1,10 @@
 """What each virtual stage holds: its layers, the embedding, the head; their steps and their parameters."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from llmsim.model.activations import layer_activation_bytes
 from llmsim.model.layer import embedding_steps, head_steps, layer_steps
 from llmsim.model.operators import LayerSteps
 from llmsim.model.parameters import EdgeParameters, embedding_parameters, head_parameters, layer_parameters
@@ -36,7 +38,8 @@ def stage_programs(scenario: Scenario, shard: Shard, stages: int) -> tuple[Stage
             edge = head_parameters(architecture, copy_tied=stages > 1)
             parts.append((-1, _head_steps(architecture, shard), _edge_shares(edge, shard)))
         steps = StageSteps(tuple((layer, steps) for layer, steps, _ in parts))
-        result.append(StageProgram(steps, tuple(shares for *_, shares in parts)))
+        kept = tuple(layers_of.kept(layer, place) for place, layer in _places(parts))
+        result.append(StageProgram(steps, tuple(shares for *_, shares in parts), kept))
     return tuple(result)
 
 
@@ -61,12 +64,27 @@ class _Layers:
             self.known[key] = self._made(*key)
         return self.known[key]
 
+    def kept(self, layer: int, place: int) -> float:
+        """Bytes that a layer keeps from its forward to its backward; counted only where they are moved."""
+        if layer < 0 or self.scenario.training.offload.activations == "none":
+            return 0.0
+        shard = replace(self.shard, recompute=recompute_mode(self.scenario, place))
+        return sum(layer_activation_bytes(self.architecture, shard, self.kinds[layer]).values())
+
     def _made(self, kind: str, window: int, mode: str) -> tuple[LayerSteps, Shares]:
         architecture, shard = self.architecture, self.shard
         steps = _layer_steps(architecture, replace(shard, recompute=mode), kind, window)
         parameters = layer_parameters(architecture, kind)
         dense, expert = parameters.on_rank(shard.tp, shard.ep, shard.expert_split, architecture.kv_heads)
         return steps, Shares(dense, expert)
+
+
+def _places(parts: Sequence[tuple]) -> Iterator[tuple[int, int]]:
+    """(place among the layers of its virtual stage, layer) of each part; the embedding and the head are layer -1."""
+    place = 0
+    for layer, *_ in parts:
+        yield place, layer
+        place += layer >= 0
 
 
 def _edge_shares(edge: EdgeParameters, shard: Shard) -> Shares:

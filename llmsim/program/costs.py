@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from llmsim.collectives import Group, plan_collective
 from llmsim.cost.kernels import KernelCosts
 from llmsim.engine.plan import Op, Part, Plan
-from llmsim.model.work import Communication, Step
+from llmsim.model.work import Communication, HostCopy, HostUpdate, Step
 from llmsim.program.labels import Label, Numbered
+from llmsim.program.offload import host_part
 from llmsim.program.what_if import AS_IS, WhatIf
 
 _COMMUNICATION_WEIGHT = 16.0  # a communication kernel holds its SMs: thread blocks are not preempted
@@ -24,6 +25,7 @@ class ClassGroup:
     classes: tuple[int, ...]
     intra: tuple[tuple[int, float], ...]
     inter: tuple[tuple[int, float], ...]
+    latency: float = 0.0
 
 
 @dataclass(slots=True)
@@ -45,6 +47,8 @@ class ClassCosts:
         work = step.work
         if isinstance(work, Communication):
             return self._communication(step, work, lane, layer, peer)
+        if isinstance(work, HostCopy | HostUpdate):
+            return self._outside(step, work, layer)
         time = self.kernels.time(work)
         sm, hbm = resources_of(self.number)
         demands = ((sm, time.sm), (hbm, time.hbm))
@@ -52,6 +56,12 @@ class ClassCosts:
             demands = (*demands, (self.clock, 1.0))
         part = feasible(Part(1, time.launch, time.seconds, demands), self.plan.capacities)
         label = Label(step.name, kind or "compute", step.stream, step.phase, layer, "", time.flops, time.bytes)
+        return Op(self.labels.number(label), (part,))
+
+    def _outside(self, step: Step, work: HostCopy | HostUpdate, layer: int) -> Op:
+        """A copy or an update outside the GPU; copies leave its memory bandwidth alone, which is far higher."""
+        part = feasible(host_part(work, self.groups, self.plan.capacities), self.plan.capacities)
+        label = Label(step.name, "offload", step.stream, step.phase, layer, "", 0.0, work.bytes)
         return Op(self.labels.number(label), (part,))
 
     def _communication(self, step: Step, work: Communication, lane: str, layer: int, peer: int) -> Op:

@@ -6,45 +6,34 @@ from llmsim.engine.plan import Fragment, Item, Lane, Plan
 from llmsim.errors import UserError
 from llmsim.model.work import Communication, Step
 from llmsim.parallel.schedules.order import Schedule
+from llmsim.program.beside import Company
 from llmsim.program.blocks import PassCompiler
+from llmsim.program.closing import Closing
 from llmsim.program.data import Loader
-from llmsim.program.fsdp import Sharding, sharded_backward, sharded_forward
-from llmsim.program.gradients import Shares, buckets, gather_steps, optimizer_steps, reduction_steps
+from llmsim.program.fsdp import Sharding, flattening, gathers, scatters
+from llmsim.program.gradients import Shares, buckets, gather_steps
 from llmsim.program.host import Launching, launch_seconds
 from llmsim.program.labels import Numbered, Tag
+from llmsim.program.offload import activation_copies
+from llmsim.program.options import Options
 from llmsim.program.passes import Pass, StageSteps
 from llmsim.program.template import Template
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How the iteration is run: sizes in bytes, and what overlaps what."""
-
-    boundary_bytes: float  # activation that one rank passes to the next stage
-    gather_boundary: float  # bytes that the receiving tp group gathers again; 0: it needs nothing
-    grad_bytes: int
-    param_bytes: int
-    sharded_optimizer: bool
-    scatter_gradients: bool  # gradients are reduce-scattered, not all-reduced
-    overlap_reduce: bool
-    overlap_gather: bool
-    overlap_pipeline: bool
-    accumulate_locally: bool
-    bucket: float  # parameters
-    optimizer: str
-    fused_optimizer: bool
-    unscale: bool  # fp16 gradients are scaled against underflow
-    iterations: int
-    sharding: Sharding | None = None  # parameters are sharded too (ZeRO-3, FSDP)
-    waiting: bool = True  # False: a what-if in which stages do not wait for one another
-
-
-@dataclass(frozen=True, slots=True)
 class StageProgram:
-    """One virtual stage: its steps, and the parameters of each of its parts (as `steps.parts`, forward order)."""
+    """One virtual stage: its steps, and of each of its parts (as `steps.parts`, forward order) the parameters and
+    the bytes that its forward keeps for its backward."""
 
     steps: StageSteps
     parameters: tuple[Shares, ...]
+    kept: tuple[float, ...]
+
+    @property
+    def moved(self) -> tuple[bool, ...]:
+        """Which parts' activations leave the GPU: all that are known to be kept, but the last layer's."""
+        layers = [index for index, (layer, _) in enumerate(self.steps.parts) if layer >= 0]
+        return tuple(index in layers[:-1] and self.kept[index] > 0 for index in range(len(self.kept)))
 
     @property
     def total(self) -> Shares:
@@ -72,12 +61,16 @@ class ClassProgram:
     options: Options
     peers: dict[str, int]
     arrivals: dict[tuple, int]  # (class, F|B, direction, virtual stage, micro-batch, iteration) -> signal
-    degrees: dict[str, int]
+    degrees: dict[str, float]
     loader: Loader | None = None
     launching: Launching | None = None  # None: the host is always ahead
     lanes: dict[str, list[Item]] = field(default_factory=dict)
     _sending: "_Sending | None" = None
     _templates: dict[tuple, Template] = field(default_factory=dict)
+
+    @property
+    def closing(self) -> Closing:
+        return Closing(self.options, self.degrees)
 
     def build(self) -> list[Lane]:
         for iteration in range(self.options.iterations):
@@ -137,28 +130,36 @@ class ClassProgram:
             scatter = kind != "B" and (last or not self.options.accumulate_locally)
             self._place(self._template(kind, d, s, scatter, self._reshards), tag, waits, signals, lane)
             return
-        reduces = kind != "B" and self.degrees["dp"] * self.degrees["edp"] > 1
+        reduces = kind != "B" and (self.closing.reducing or self.closing.on_cpu)
         overlapped = reduces and self.options.overlap_reduce and (last or not self.options.accumulate_locally)
         if not overlapped or not self.stages[d, s].parameters:
             self._place(self._template(kind, d, s), tag, waits, signals, lane)
-            if reduces and not last and not self.options.accumulate_locally:
-                self._reduce_now(d, s, tag, reduced)
+            if reduces and not self.options.accumulate_locally:
+                self._reduce_now(d, s, tag)
             return
         program = self.stages[d, s]
-        work = _pass(program.steps, kind)
-        counts = buckets(tuple(reversed(program.parameters)), self.options.bucket)
-        begin = 0
-        for number, count in enumerate(counts):
+        parameters = tuple(reversed(program.parameters))
+        pieces = self._in_buckets(kind, d, s, buckets(parameters, self.options.bucket))
+        for template, begin, end in pieces:
             ready = self.plan.new_signal()
-            end = begin + count
-            final = signals if end == len(work.parts) else ()
-            template = self._cached(
-                ("bucket", kind, d, s, number), lambda b=begin, e=end: Pass(work.parts[b:e], work.closed), kind
-            )
+            final = signals if end == len(parameters) else ()
             self._place(template, tag, waits if begin == 0 else (), (*final, (ready, 0.0)), lane)
-            share = sum(tuple(reversed(program.parameters))[begin:end], Shares(0.0, 0.0))
-            self._reduce(share, tag, (ready,), reduced)
+            self._reduce(sum(parameters[begin:end], Shares(0.0, 0.0)), tag, (ready,), reduced)
+
+    def _in_buckets(self, kind: str, d: int, s: int, counts: list[int]) -> list[tuple[Template, int, int]]:
+        """A backward pass in pieces, one for each bucket of gradients: (template, first part, part behind the last)."""
+        company = self._company(kind, d, s)
+        extra = len(company.work.parts) - len(self.stages[d, s].parameters)
+        pieces, begin = [], 0
+        for number, count in enumerate(counts):
+            end = begin + count
+            first = begin + extra if begin else 0
+            template = self._cached(
+                ("bucket", kind, d, s, number), lambda b=first, e=end + extra: company.piece(b, e), kind
+            )
+            pieces.append((template, begin, end))
             begin = end
+        return pieces
 
     def _overlapped(
         self, op: tuple, iteration: int, gathered: dict, first_use: set, last: bool, reduced: list[int]
@@ -238,30 +239,47 @@ class ClassProgram:
     # Passes --------------------------------------------------------------------------------------------------------
 
     def _template(self, kind: str, d: int, s: int, scatter: bool = False, gather: bool = True) -> Template:
-        def work() -> Pass:
-            made, parameters = _pass(self.stages[d, s].steps, kind), self.stages[d, s].parameters
-            parameters = parameters if kind == "F" else parameters[::-1]
-            source = s - 1 if kind == "F" else s + 1
-            received = kind != "W" and self._neighbour(d, source) not in (None, self.stage)
-            if self.options.gather_boundary and received:
-                again = Communication("all_gather", "tp", self.options.gather_boundary)
-                phase = "forward" if kind == "F" else "backward"
-                made = Pass(((-1, (Step("gather received", again, "tp", phase),)), *made.parts))
-                parameters = (Shares(0.0, 0.0), *parameters)
-            return self._sharded(made, parameters, kind, scatter, gather)
+        key = (kind, d, s, scatter, gather)
+        return self._cached(key, lambda: self._company(kind, d, s, scatter, gather).whole(), kind)
 
-        return self._cached((kind, d, s, scatter, gather), work, kind)
-
-    def _sharded(
-        self, work: Pass, parameters: tuple[Shares, ...], kind: str, scatter: bool, gather: bool
-    ) -> Pass:
-        """The pass with its parameters gathered and its gradients scattered, where they are sharded."""
-        sharding = self.options.sharding
-        if sharding is None:
+    def _work(self, kind: str, d: int, s: int) -> Pass:
+        """The steps of a pass, and before them the gather of what another stage's ranks sent in parts."""
+        work = _pass(self.stages[d, s].steps, kind)
+        received = kind != "W" and self._neighbour(d, s - 1 if kind == "F" else s + 1) not in (None, self.stage)
+        if not self.options.gather_boundary or not received:
             return work
-        if kind == "F":
-            return sharded_forward(work, parameters, sharding, gather=gather)
-        return sharded_backward(work, parameters, sharding, gather=gather and kind != "W", scatter=scatter)
+        gather = Communication("all_gather", "tp", self.options.gather_boundary)
+        phase = "forward" if kind == "F" else "backward"
+        return Pass(((-1, (Step("gather received", gather, "tp", phase),)), *work.parts))
+
+    def _company(self, kind: str, d: int, s: int, scatter: bool = False, gather: bool = True) -> Company:
+        """A pass with what runs beside it: parameters gathered, gradients scattered, state moved in and out."""
+        work, stage = self._work(kind, d, s), self.stages[d, s]
+        sharding, offloading = self.options.sharding, self.options.offloading
+        moved = offloading is not None and offloading.activations != "none" and kind != "W"
+        parameters = stage.parameters if kind == "F" else stage.parameters[::-1]
+        extra = len(work.parts) - len(parameters)
+        if sharding is not None and scatter:
+            work = work.extended([[]] * extra + [flattening(share, sharding) for share in parameters])
+        before: list[list] = [[] for _ in work.parts]
+        after: list[list] = [[] for _ in work.parts]
+        phase = "forward" if kind == "F" else "backward"
+        for place, share in enumerate(parameters if sharding else (), start=extra):
+            if gather and kind != "W":
+                before[place].append([*self._fetches(share, sharding, phase), *gathers(share, sharding, phase)])
+            if scatter:
+                after[place].append([*scatters(share, sharding), *self.closing.to_cpu(share)])
+        if moved:
+            out, back = activation_copies(stage.kept, stage.moved, offloading)
+            for place, copies in enumerate(out if kind == "F" else back[::-1], start=extra):
+                (after if kind == "F" else before)[place].append(copies)
+        return Company(work, before, after, bounded=moved)
+
+    def _fetches(self, share: Shares, sharding: Sharding, phase: str) -> list[Step]:
+        offloading, size = self.options.offloading, sharding.shard(share)
+        if offloading is None or offloading.parameters == "none" or not size:
+            return []
+        return [offloading.fetch(size, sharding.param_bytes, phase)]
 
     def _cached(self, key: tuple, work, kind: str) -> Template:
         if key not in self._templates:
@@ -307,18 +325,18 @@ class ClassProgram:
         return result
 
     def _reduce(self, share: Shares, tag: int, waits: tuple[int, ...], reduced: list[int]) -> None:
-        steps = reduction_steps(share, self.options.grad_bytes, self.options.scatter_gradients)
-        steps = [step for step in steps if self.degrees[step.work.group] > 1]
-        if not steps:
-            return
-        signal = self.plan.new_signal()
-        self._serial(steps, "dp").place(self.plan, self.lanes, tag, waits, ((signal, 0.0),))
-        reduced.append(signal)
+        for steps, lane in ((self.closing.reductions(share), "dp"), (self.closing.to_cpu(share), "offload")):
+            if steps:
+                signal = self.plan.new_signal()
+                self._serial(steps, lane).place(self.plan, self.lanes, tag, waits, ((signal, 0.0),))
+                reduced.append(signal)
+                waits = (signal,)
 
-    def _reduce_now(self, d: int, s: int, tag: int, reduced: list[int]) -> None:
+    def _reduce_now(self, d: int, s: int, tag: int) -> None:
         """A reduction that computation waits for."""
-        steps = reduction_steps(self.stages[d, s].total, self.options.grad_bytes, self.options.scatter_gradients)
-        self._serial([x for x in steps if self.degrees[x.work.group] > 1], "compute").place(self.plan, self.lanes, tag)
+        total = self.stages[d, s].total
+        steps = [*self.closing.reductions(total), *self.closing.to_cpu(total)]
+        self._serial(steps, "compute").place(self.plan, self.lanes, tag)
 
     def _serial(self, steps: list[Step], lane: str) -> Template:
         key = ("serial", lane, *steps)
@@ -333,45 +351,32 @@ class ClassProgram:
 
     def _finish(self, iteration: int, reduced: list[int]) -> None:
         """Gradient reduction that did not overlap, tied embeddings, norm over the whole model, update, gathering."""
-        options = self.options
         tag = self.tags.number(Tag(iteration=iteration))
-        total = sum((stage.total for stage in self.stages.values()), Shares(0.0, 0.0))
-        steps: list[Step] = []
-        if not options.overlap_reduce and options.accumulate_locally and options.sharding is None:
-            for stage in self.stages.values():
-                steps += reduction_steps(stage.total, options.grad_bytes, options.scatter_gradients)
-        if self.degrees["embedding"] > 1:
-            size = self._embedding_bytes()
-            steps.append(Step("embedding gradient", Communication("all_reduce", "embedding", size), "dp", "backward"))
-        held = total.total
-        if options.sharded_optimizer:
-            held = total.dense / self.degrees["dp"] + total.expert / self.degrees["edp"]
-        tensors = 12 * sum(len(stage.parameters) for stage in self.stages.values())
-        norm, *update = optimizer_steps(
-            held,
-            options.optimizer,
-            options.grad_bytes,
-            options.param_bytes,
-            options.fused_optimizer,
-            tensors,
-            options.unscale,
-        )
-        steps.append(norm)
-        if self.degrees["norm"] > 1:
-            steps.append(Step("gradient norm all-reduce", Communication("all_reduce", "norm", 4.0), "dp", "update"))
-        steps += update
-        if options.sharded_optimizer and not options.overlap_gather and options.sharding is None:
-            steps += gather_steps(total, options.param_bytes)
-        steps = [s for s in steps if not isinstance(s.work, Communication) or self.degrees.get(s.work.group, 2) > 1]
+        stages = [stage.total for stage in self.stages.values()]
+        parts = sum(len(stage.parameters) for stage in self.stages.values())
+        steps = self.closing.steps(stages, parts)
         template = self._serial(steps, "compute")
         if self.launching is not None:
-            cost = self.launching.cost
+            cost, tensors = self.launching.cost, self.closing.tensors(parts)
             template = replace(template, phase="update", launch=launch_seconds(steps, cost) + tensors * cost.tensor)
-        self._place_launched(template, tag, tuple(reduced), (), "compute")
+        buckets = self.closing.cpu_buckets(stages, parts)
+        if not buckets:
+            self._place_launched(template, tag, tuple(reduced), (), "compute")
+            return
+        normed = self.plan.new_signal()
+        self._place_launched(template, tag, tuple(reduced), ((normed, 0.0),), "compute")
+        done = [self._on_cpu(update, back, tag, normed) for update, back in buckets]
+        gather = self._serial(self.closing.last_gather(stages), "compute")
+        gather.place(self.plan, self.lanes, tag, tuple(done))
 
-    def _embedding_bytes(self) -> float:
-        """The tied matrix on this rank: the sharded part of the first or last part's parameters."""
-        return self.degrees["embedding_parameters"] * self.options.grad_bytes
+    def _on_cpu(self, update: Step, back: Step | None, tag: int, begin: int) -> int:
+        """One bucket updated on the CPU and copied back; the signal that it is."""
+        for step, lane in ((update, "cpu"), (back, "prefetch")):
+            if step is not None:
+                done = self.plan.new_signal()
+                self._serial([step], lane).place(self.plan, self.lanes, tag, (begin,), ((done, 0.0),))
+                begin = done
+        return begin
 
 
 _CALLED = {

@@ -24,6 +24,8 @@ _OF_STREAM = {
     "pp_recv": "exposed_pp",
     "dp": "exposed_dp",
     "offload": "offload",
+    "prefetch": "offload",
+    "cpu": "offload",
     "host": "data",
 }
 

@@ -1,5 +1,6 @@
 """The steps of one pass (forward, backward, its two halves) of one virtual stage, layer after layer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llmsim.model.layer import LayerSteps
@@ -17,6 +18,11 @@ class Pass:
     parts: tuple[tuple[int, tuple[Step, ...]], ...]
     closed: bool = True
     wired: bool = False
+
+    def extended(self, steps: Sequence[Sequence[Step]]) -> "Pass":
+        """The pass with more steps at the end of each part that has some."""
+        parts = tuple((layer, (*part, *more) if part else part) for (layer, part), more in zip(self.parts, steps))
+        return replace(self, parts=parts)
 
     def flat(self) -> tuple[list[Step], list[int]]:
         """All steps in one list, and the layer of each; indices of `after` move along."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from llmsim.catalogue.collective_constants import generation
 from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.host import host_routes
 from llmsim.cluster.topology import Topology
 from llmsim.collectives import Group
 
@@ -30,6 +31,7 @@ class Traffic:
     intra: Flows  # member to the next member of its node
     inter: Flows  # member to its counterpart in the next node
     latency: float  # s, the worst route between neighbours in different nodes
+    alone: bool = False  # each row's first rank moves data for itself (point to point, host memory): no group meets
 
     @cached_property
     def group_of(self) -> np.ndarray:
@@ -129,7 +131,17 @@ def peer_traffic(kind: str, peers: np.ndarray, cluster: Cluster, gpu: np.ndarray
     whole = np.ones(len(senders))
     crossing, latency = _routes(cluster, gpu, senders[~near], receivers[~near], whole[~near], routing)
     local, _ = _routes(cluster, gpu, senders[near], receivers[near], whole[near], routing)
-    return Traffic(kind, np.column_stack((senders, receivers)), local, crossing, latency)
+    return Traffic(kind, np.column_stack((senders, receivers)), local, crossing, latency, alone=True)
+
+
+def host_traffic(way: str, cluster: Cluster, gpu: np.ndarray) -> Traffic:
+    """Every rank with the memory or the disks of its node (`llmsim.cluster.host.WAYS`)."""
+    ranks = np.arange(len(gpu))
+    routes = host_routes(cluster, gpu, way)
+    flows = Flows(ranks[routes.flow], ranks[routes.flow], routes.link, routes.share)
+    none = np.empty(0, dtype=np.int64)
+    nothing = Flows(none, none, none, np.empty(0))
+    return Traffic(way, ranks[:, None], flows, nothing, float(routes.latency.max()), alone=True)
 
 
 def _members_per_node(places: np.ndarray) -> int | None:

@@ -89,15 +89,23 @@ def _dependencies(steps: Sequence[Step], index: int) -> tuple[int, ...]:
 
 
 def _assign_lanes(steps: Sequence[Step]) -> list[str]:
-    lanes = []
+    awaited = _awaited_by_all(steps)
+    lanes: list[str] = []
     for index, step in enumerate(steps):
         inline = step.stream == "compute"
-        if not inline:
-            follows = index == 0 or (index - 1 in _dependencies(steps, index) and lanes[-1] == "compute")
-            awaited = index + 1 == len(steps) or index in _dependencies(steps, index + 1)
-            inline = follows and awaited
+        if not inline and awaited[index]:
+            inline = index == 0 or (index - 1 in _dependencies(steps, index) and lanes[-1] == "compute")
         lanes.append("compute" if inline else step.stream)
     return lanes
+
+
+def _awaited_by_all(steps: Sequence[Step]) -> list[bool]:
+    """Whether the next step waits for this one and computes, or is awaited itself: then so does all that follows."""
+    awaited = [True] * len(steps)
+    for index in range(len(steps) - 2, -1, -1):
+        stops = steps[index + 1].stream == "compute" or awaited[index + 1]
+        awaited[index] = stops and index in _dependencies(steps, index + 1)
+    return awaited
 
 
 def _cross_dependencies(steps: Sequence[Step], lanes: list[str]) -> list[set[int]]:

@@ -254,6 +254,39 @@ def check_grad_reduction(s: Subject) -> Found:
         )
 
 
+def check_offload(s: Subject) -> Found:
+    from llmsim.cluster.host import way_exists
+
+    p, asked = s.scenario.parallelism, s.scenario.training.offload
+    if asked.optimizer != "none" and p.zero == 0 and s.dp * p.cp > 1:
+        yield (
+            "training.offload.optimizer",
+            f"{asked.optimizer!r} with zero 0 has each of dp × cp = {s.dp * p.cp} ranks update every parameter on its "
+            "CPU; expected parallelism.zero 1, 2 or 3, or none",
+        )
+    if asked.parameters != "none" and p.zero < 3:
+        yield (
+            "training.offload.parameters",
+            f"{asked.parameters!r} fetches parameters layer by layer, as zero 3 does, but parallelism.zero is "
+            f"{p.zero}; expected zero 3, or none",
+        )
+    elif asked.parameters != "none" and asked.optimizer == "none":
+        yield (
+            "training.offload.parameters",
+            f"{asked.parameters!r} has nowhere to update parameters with the optimizer on the GPU; expected "
+            "training.offload.optimizer cpu or nvme too, or none",
+        )
+    for key in ("optimizer", "activations", "parameters"):
+        place = getattr(asked, key)
+        if place == "nvme" and not s.topology.node.nvme.capacity:
+            name = f"training.offload.{key}"
+            yield name, f"'nvme' needs local disks, and a {s.topology.name} node has none; expected cpu or none"
+        elif place != "none" and not way_exists(s.topology, place):
+            others = "cpu or none" if place == "nvme" else "none"
+            reach = f"{place!r} is out of reach of some GPUs of {s.topology.name}; expected {others}"
+            yield f"training.offload.{key}", reach
+
+
 def check_storage(s: Subject) -> Found:
     storage = s.scenario.data.storage
     if storage is None:
@@ -316,9 +349,6 @@ Wants = Callable[["Scenario", "Architecture | None"], bool]
 # (key, whether the scenario asks for it, what is not supported yet)
 NOT_YET: tuple[tuple[str, Wants, str], ...] = (
     ("model", lambda s, a: a is not None and a.encoder is not None, "a vision encoder"),
-    ("training.offload.optimizer", lambda s, a: s.training.offload.optimizer != "none", "offloading"),
-    ("training.offload.activations", lambda s, a: s.training.offload.activations != "none", "offloading"),
-    ("training.offload.parameters", lambda s, a: s.training.offload.parameters != "none", "offloading"),
     ("simulation.jitter", lambda s, a: s.simulation.jitter > 0, "jitter"),
     (
         "faults",
@@ -333,6 +363,7 @@ CHECKS = (
     *(check_batch, check_sequence, check_heads, check_kv_heads, check_ffn, check_experts),
     *(check_schedule, check_chunks, check_stage_layers, check_recompute_layers, check_hsdp, check_precision),
     check_grad_reduction,
+    check_offload,
     *(check_storage, check_dataset),
     check_faults,
 )
