@@ -76,7 +76,10 @@ def plan_faults(faults: Iterable, cluster: Cluster) -> tuple[FaultPlan, Cluster]
 
 
 def changes(windows: tuple[Window, ...], resource: int, full: float) -> tuple[float, list[CapacityChange]]:
-    """The capacity of a resource at time 0, and how it changes; overlapping windows multiply."""
+    """The most that a resource ever has, and how its capacity changes; overlapping windows multiply.
+
+    Ops are laid out for the most, so that they go on at full rate when a fault that was there from the start ends.
+    """
     moments = sorted({0.0, *(w.start for w in windows), *(w.until for w in windows if w.until is not None)})
 
     def capacity(moment: float) -> float:
@@ -86,4 +89,6 @@ def changes(windows: tuple[Window, ...], resource: int, full: float) -> tuple[fl
                 result *= window.factor
         return result
 
-    return capacity(0.0), [CapacityChange(moment, resource, capacity(moment)) for moment in moments[1:]]
+    most = max(capacity(moment) for moment in moments)
+    later = [CapacityChange(moment, resource, capacity(moment)) for moment in moments]
+    return most, later if later[0].capacity < most else later[1:]
