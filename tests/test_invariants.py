@@ -100,7 +100,7 @@ def test_the_trace_is_the_same_whatever_the_hash_seed():
 
 
 def test_bytes_of_collectives_are_the_closed_forms():
-    """With sequence parallelism a layer gathers or scatters 4 activations forward, 4 backward and 2 for its gradients."""
+    """With sequence parallelism a layer moves 4 activations forward, 4 backward and 2 again for weight gradients."""
     trace = llmsim.simulate(tiny(parallelism={"tp": 2, "pp": 2})).trace
     rank = trace[(trace["rank"] == 0)]
     micro_batches, boundary = 8, SEQ * HIDDEN * 2
