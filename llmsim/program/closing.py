@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmsim.model.work import Communication, Step
-from llmsim.program.gradients import Shares, gather_steps, optimizer_steps, reduction_steps
+from llmsim.program.gradients import Shares, gather_steps, in_messages, optimizer_steps, reduction_steps
 from llmsim.program.offload import cpu_update
 from llmsim.program.options import Options
 
@@ -38,7 +38,8 @@ class Closing:
 
     def reductions(self, share: Shares) -> list[Step]:
         steps = reduction_steps(share, self.options.grad_bytes, self.options.scatter_gradients)
-        return self._meeting(steps)
+        most = self.options.message
+        return self._meeting(in_messages(steps, most and most * self.options.grad_bytes))
 
     def to_cpu(self, share: Shares) -> list[Step]:
         """The copy of reduced gradients to a CPU that updates."""

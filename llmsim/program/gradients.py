@@ -1,7 +1,8 @@
 """What follows the backward passes: gradient reduction over data parallel ranks, the optimizer, parameter gathering."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 
 from llmsim.model.work import Communication, MemoryBound, Step
 
@@ -59,6 +60,17 @@ def reduction_steps(shares: Shares, grad_bytes: int, scatter: bool) -> list[Step
         for group, size in (("dp", shares.dense), ("edp", shares.expert))
         if size > 0
     ]
+
+
+def in_messages(steps: Sequence[Step], most: float | None) -> list[Step]:
+    """The same communications in equal messages of at most `most` bytes (None: each whole)."""
+    if most is None:
+        return list(steps)
+    result: list[Step] = []
+    for step in steps:
+        count = ceil(step.work.size / most)
+        result += [replace(step, work=replace(step.work, size=step.work.size / count))] * count
+    return result
 
 
 def gather_steps(shares: Shares, param_bytes: int) -> list[Step]:

@@ -21,6 +21,7 @@ class Options:
     overlap_pipeline: bool
     accumulate_locally: bool
     bucket: float  # parameters
+    message: float | None  # most parameters of one reduction; None: all of a bucket
     optimizer: str
     fused_optimizer: bool
     unscale: bool  # fp16 gradients are scaled against underflow

@@ -178,6 +178,7 @@ class TrainingSection(Section):
     optimizer: choice("adam", "sgd", "adafactor", "muon", "adam8bit") = "adam"
     overlap: Annotated[Overlap, empty_when_null()] = Overlap()
     accumulate_locally: Flag = True
+    bucket: Positive | None = None  # parameters whose gradients are reduced at once; null: as Megatron-LM, whole layers
     # How the host launches kernels; ahead: it never limits
     host: Annotated[Host, BeforeValidator(_host)] = Host()
     offload: Annotated[Offload, empty_when_null()] = Offload()
