@@ -86,6 +86,13 @@ def test_traits_of_frameworks():
         framework_of({"source": "my own"})
 
 
+def test_known_reasons_are_of_runs_that_ship():
+    from llmsim.validation.rows import known_reasons
+
+    assert set(known_reasons()) <= {row["id"] for row in published_rows()}
+    assert compare(find_row("us0730") | {"layers": "0"})["known_reason"].startswith("the sweep's runs on 512")
+
+
 def test_a_row_becomes_a_scenario_file(tmp_path):
     from llmsim.scenario import load_scenario
 
@@ -154,9 +161,14 @@ def test_summaries():
     assert table["n"].tolist() == [2, 1, 3] and table["not_simulated"].tolist() == [0, 1, 1]
     assert worst(frame, 2)["id"].tolist() == ["b", "c"]
     assert not_simulated(frame)["runs"].tolist() == [1]
-    # y is predicted with x's median ratio: 0.9 -> (1.2 / 0.9) - 1.
+    # All of x is computing, and 10 % too fast and 30 % too slow; y gets the speed that serves x best.
+    frame = frame.assign(simulated=[0.9, 0.9, 1.1, None], measured=1.0, share_compute=1.0)
+    frame["error"] = frame["simulated"] - 1.0
     sources = {entry["source"]: entry for entry in cross_validation(frame)["sources"]}
-    assert sources["y"]["median"] == pytest.approx(1.2 / 0.9 - 1)
+    assert sources["y"]["computing"] == pytest.approx(0.9, rel=0.01)
+    assert sources["y"]["communication"] == pytest.approx(1.0)
+    assert sources["y"]["unfitted_median"] == pytest.approx(0.1)
+    assert sources["y"]["median"] == pytest.approx(1.1 / 0.9 - 1, rel=0.02)
 
 
 def test_kernels_and_collectives_are_part_of_it():

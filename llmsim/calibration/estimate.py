@@ -35,13 +35,19 @@ class Estimate:
 
 
 def estimate(
-    predict: Predict, measured: Sequence[float], names: Sequence[str], rounds: int = 8
+    predict: Predict,
+    measured: Sequence[float],
+    names: Sequence[str],
+    rounds: int = 8,
+    trust: Sequence[float] | None = None,
 ) -> tuple[list[Estimate], np.ndarray, np.ndarray]:
     """(estimates, errors before, errors after): errors are predicted over measured, minus one.
 
     predict: seconds of every measurement under the given factors. names: the factors, 1 being the catalogue.
+    trust: how much each measurement counts (None: alike); what it adds up to does not matter.
     """
     target = np.log(np.asarray(measured, dtype=float))
+    share = np.ones(len(target)) if trust is None else np.asarray(trust, dtype=float) / np.mean(trust)
 
     def predicted(x: np.ndarray) -> np.ndarray:
         return np.log(np.asarray(predict(dict(zip(names, np.exp(x).tolist()))), dtype=float))
@@ -53,13 +59,13 @@ def estimate(
     for _ in range(rounds):
         residual = target - now
         slopes = np.column_stack([(predicted(x + _STEP * unit) - now) / _STEP for unit in np.eye(len(names))])
-        weights = np.minimum(1.0, _TUNING * noise / np.maximum(np.abs(residual), 1e-12)) / noise**2
+        weights = share * np.minimum(1.0, _TUNING * noise / np.maximum(np.abs(residual), 1e-12)) / noise**2
         information = slopes.T @ (weights[:, None] * slopes) + np.eye(len(names)) / _PRIOR**2
         move = np.linalg.solve(information, slopes.T @ (weights * residual) - x / _PRIOR**2)
-        share = min(1.0, 0.4 / max(np.abs(move).max(), 1e-12))  # far from linear beyond that
-        move *= share
+        damping = min(1.0, 0.4 / max(np.abs(move).max(), 1e-12))  # far from linear beyond that
+        move *= damping
         x, now = x + move, predicted(x + move)
-        if share == 1.0:  # what a fit leaves tells the noise; 1.4826 makes a median a standard deviation
+        if damping == 1.0:  # what a fit leaves tells the noise; 1.4826 makes a median a standard deviation
             noise = max(_NOISE, 1.4826 * float(np.median(np.abs(target - now))))
         if np.abs(move).max() < 1e-3:
             break

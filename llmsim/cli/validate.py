@@ -145,6 +145,9 @@ def _print(document: dict[str, Any], frame: "pd.DataFrame | None", count: int) -
     if rows:
         columns = ["run", "source", "model", "GPU", "layout", "measured", "simulated", "error"]
         print_table("Worst runs (llmsim validate --row ID gives the scenario)", columns, rows, left=5)
+    known = worst(frame, count).groupby("known_reason", sort=False)["id"].agg(", ".join)
+    for reason, ids in known.items():
+        click.echo(f"{ids}: {reason}")
     missing = not_simulated(frame)
     if len(missing):
         rows = [[r.framework, r.reason, r.runs] for r in missing.itertuples()]
@@ -153,8 +156,8 @@ def _print(document: dict[str, Any], frame: "pd.DataFrame | None", count: int) -
         cross = document["cross_validation"]
         click.echo(cross["note"])
         rows = [[row["source"], row["n"], *_shown(row)] for row in cross["sources"]]
-        columns = ["source", "n", "median as shipped", "median with the others' factor", "factor"]
-        print_table("Each source with a factor fitted to the others", columns, rows)
+        columns = ["source", "n", "as shipped", "fitted to the others", "bias", "computing", "communication"]
+        print_table("Median |error| of each source, and with speeds fitted to all others", columns, rows)
 
 
 def _times(run: Any) -> list[str | None]:
@@ -166,4 +169,5 @@ def _times(run: Any) -> list[str | None]:
 def _shown(row: dict) -> list[str | None]:
     from llmsim.validation.summary import percent
 
-    return [percent(row["unfitted_median"]), percent(row["median"]), f"{row['factor']:.3f}"]
+    medians = [percent(row["unfitted_median"]), percent(row["median"]), percent(row["bias"], True)]
+    return [*medians, *(f"× {row[key]:.2f}" for key in ("computing", "communication"))]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NOT_MODELLED = (
-    "Time of the host: launches that a slow CPU cannot keep ahead of the GPU, Python between iterations, logging.",
+    "Time of the host beside launching kernels: Python between iterations, logging, loading of data.",
     "Allocator stalls near the memory limit (cudaMalloc retries), garbage collection, checkpoints, evaluation.",
     "Thermal and power differences between GPUs of one type, and jobs that share the network.",
     "Imbalance of experts: routing is taken as balanced.",
@@ -89,10 +89,11 @@ def _records(records: list[dict], by: tuple[str, str]) -> str:
 def _worst(table: "pd.DataFrame") -> str:
     rows = [
         [row["id"], row["source"], row["model"], row["gpu"], row["layout"], f"{row['measured']:.4g} s",
-         f"{row['simulated']:.4g} s", percent(row["error"], True)]
+         f"{row['simulated']:.4g} s", percent(row["error"], True), row["known_reason"]]
         for row in _dicts(table)
     ]  # fmt: skip
-    return _markdown(["run", "source", "model", "GPU", "layout", "measured", "simulated", "error"], rows, 5)
+    columns = ["run", "source", "model", "GPU", "layout", "measured", "simulated", "error", "known reason"]
+    return _markdown(columns, rows, 5)
 
 
 def _missing(table: "pd.DataFrame") -> str:
@@ -101,11 +102,13 @@ def _missing(table: "pd.DataFrame") -> str:
 
 
 def _cross(sources: list[dict]) -> str:
+    columns = ["source", "n", "as shipped", "fitted to the others", "bias", "computing", "communication"]
     rows = [
-        [row["source"], row["n"], percent(row["unfitted_median"]), percent(row["median"]), f"{row['factor']:.3f}"]
+        [row["source"], row["n"], percent(row["unfitted_median"]), percent(row["median"]), percent(row["bias"], True),
+         *(f"× {row[key]:.2f}" for key in ("computing", "communication"))]
         for row in sources
-    ]
-    return _markdown(["source", "n", "median as shipped", "median with the others' factor", "factor"], rows, 1)
+    ]  # fmt: skip
+    return _markdown(columns, rows, 1)
 
 
 def _dicts(table: "pd.DataFrame") -> list[dict]:

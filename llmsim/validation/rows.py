@@ -34,6 +34,15 @@ def traits() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
+def known_reasons() -> dict[str, str]:
+    """Why some runs cannot be met, by id."""
+    import yaml
+
+    text = files("llmsim.catalogue").joinpath("measured/reasons.yaml").read_text("utf-8")
+    return {row: entry["reason"] for entry in yaml.safe_load(text) for row in entry["rows"]}
+
+
+@lru_cache(maxsize=1)
 def published_rows() -> tuple[dict[str, str], ...]:
     """Every published run that ships, as its table's columns (text; empty where not stated)."""
     folder = files("llmsim.catalogue").joinpath("measured")

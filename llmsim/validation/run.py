@@ -7,7 +7,15 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from llmsim.errors import CatalogueError, UserError, nearest
-from llmsim.validation.rows import Row, framework_of, memory_definition, published_rows, scenario_mapping, source_of
+from llmsim.validation.rows import (
+    Row,
+    framework_of,
+    known_reasons,
+    memory_definition,
+    published_rows,
+    scenario_mapping,
+    source_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +42,7 @@ def compare(row: Row, detail: str = "block") -> dict[str, Any]:
         "recompute": row.get("recompute") or "none",
         "measured": float(row["iteration_time_s"]),
         "memory_measured_gib": float(row["memory_gib"]) if row.get("memory_gib") else None,
+        "known_reason": known_reasons().get(row["id"]),
         "simulated": None,
         "error": None,
         "memory_error": None,
