@@ -149,9 +149,14 @@ class Linear:
     def weights(self) -> int:
         return self.batch * self.n * self.k
 
+    @property
+    def casts(self) -> int:
+        """Kernels of one conversion: experts are converted one by one."""
+        return self.batch if self.grouped else 1
+
     def list_forward(self, steps: StepList, phase: str) -> None:
         if self.cast:
-            steps.add(f"{self.name}_cast", MemoryBound(self.cast), phase)
+            steps.add(f"{self.name}_cast", MemoryBound(self.cast, self.casts), phase)
         gemm = Gemm(self.m, self.n, self.k, self.batch, self.precision, grouped=self.grouped)
         self._overlapped(steps, self.name, gemm, self.entry, self.exit, phase)
 
@@ -191,7 +196,7 @@ class Linear:
     def list_backward(self, steps: StepList, weights: bool) -> None:
         shard, name = self.shard, self.name
         if self.cast_grad:
-            steps.add(f"{name}_grad_cast", MemoryBound(self.cast_grad), "backward")
+            steps.add(f"{name}_grad_cast", MemoryBound(self.cast_grad, self.casts), "backward")
         again = self.regather if weights else None
         gathered = None
         start = steps.head

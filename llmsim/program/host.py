@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from llmsim.catalogue.host_constants import HostCost
 from llmsim.engine.plan import Fragment, Item, Op, Part, Plan
-from llmsim.model.work import Attention, Communication, MemoryBound, Step
+from llmsim.model.work import Attention, Communication, Gemm, MemoryBound, Step
 from llmsim.program.labels import Label, Numbered
 from llmsim.program.template import Template
 
@@ -28,6 +28,8 @@ def launch_seconds(steps: Iterable[Step], cost: HostCost) -> float:
             kernels += max(1, work.kernels)
         elif isinstance(work, Attention) and work.backward:
             kernels += _ATTENTION_BACKWARD
+        elif isinstance(work, Gemm) and work.grouped:
+            kernels += work.batch  # Transformer Engine launches a product for each expert, over several streams
         else:
             kernels += 1
     return kernels * cost.kernel + communications * cost.communication
