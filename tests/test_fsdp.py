@@ -51,3 +51,23 @@ def test_buckets_cut_reductions_into_equal_messages():
     assert sizes["cut"].sum() == pytest.approx(sizes["whole"].sum())
     assert sizes["cut"].max() <= 4 * 10e6 and len(sizes["cut"]) == -(-whole.metrics["parameters"] // 10_000_000)
     assert cut.metrics["iteration_time_s"] > whole.metrics["iteration_time_s"]
+
+
+def test_without_prefetch_gathers_are_exposed():
+    """overlap.param_gather: false gathers each part when the one before it is done."""
+
+    def run(ahead):
+        return llmsim.simulate(
+            {
+                "name": "t",
+                "model": "gpt3-1.3b",
+                "cluster": {"topology": "dgx-a100", "nodes": 2},
+                "parallelism": {"zero": 3},
+                "training": {"seq_len": 2048, "global_batch": 16, "overlap": {"param_gather": ahead}},
+            }
+        ).metrics
+
+    hidden, shown = run(True), run(False)
+    assert shown["iteration_time_s"] > hidden["iteration_time_s"]
+    assert shown["time_breakdown"]["exposed_dp"] > 2 * hidden["time_breakdown"]["exposed_dp"]
+    assert shown["memory"]["peak_gib"] < hidden["memory"]["peak_gib"]

@@ -183,7 +183,7 @@ class Footprint:
         if sharding is None or not sharding.reshard:
             return [0.0] * len(parts)
         sizes = [self._whole(part.parameters) * sharding.param_bytes for part in parts]
-        return _with_next(sizes)
+        return _with_next(sizes) if sharding.prefetch else sizes
 
     def _whole(self, shares: Shares) -> float:
         sharding = self.gradients.sharding

@@ -17,35 +17,44 @@ class Company:
     before: Sequence[Sequence[Chain]]
     after: Sequence[Sequence[Chain]]
     bounded: bool = False
+    ahead: bool = True
+    awaited: bool = False
 
     def whole(self) -> Pass:
         """The pass in one piece; itself where nothing runs beside it."""
         if not any(chain for chains in (*self.before, *self.after) for chain in chains):
             return self.work
-        return run_beside(self.work, self.before, self.after, self.bounded)
+        return run_beside(self.work, self.before, self.after, self.bounded, self.ahead, self.awaited)
 
     def piece(self, begin: int, end: int) -> Pass:
         """Parts from `begin` up to `end`. What part `end` waits for is brought beside the last of them."""
         parts = self.work.parts
         work = Pass(parts[begin:end], self.work.closed)
-        mine = Company(work, self.before[begin:end], self.after[begin:end], self.bounded)
+        mine = replace(self, work=work, before=self.before[begin:end], after=self.after[begin:end])
         ahead = self.before[end] if end < len(parts) else ()
         if begin or any(ahead):
             layer = parts[end][0] if end < len(parts) else -1
             first = [()] if begin else self.before[:1]
             before = [*first, *self.before[begin + 1 : end], ahead]
-            mine = Company(Pass((*parts[begin:end], (layer, ()))), before, [*self.after[begin:end], ()], self.bounded)
+            whole = Pass((*parts[begin:end], (layer, ())))
+            mine = replace(self, work=whole, before=before, after=[*self.after[begin:end], ()])
         return mine.whole()
 
 
 def run_beside(
-    work: Pass, before: Sequence[Sequence[Chain]], after: Sequence[Sequence[Chain]], bounded: bool = False
+    work: Pass,
+    before: Sequence[Sequence[Chain]],
+    after: Sequence[Sequence[Chain]],
+    bounded: bool = False,
+    ahead: bool = True,
+    awaited: bool = False,
 ) -> Pass:
     """`work` with chains of steps before and after each of its parts, wired as a whole.
 
     before[i]: what part i waits for, begun when part i − 1 begins, so that one part is brought while the one in front
     of it computes. after[i]: what begins when part i is done; later parts do not wait for it, except that with
-    `bounded` part i + 2 does, since two buffers take turns. Chains of one part do not wait for one another, but streams
+    `bounded` part i + 2 does, since two buffers take turns, and with `awaited` part i + 1 does. Without `ahead`,
+    before[i] begins only when part i − 1 is done. Chains of one part do not wait for one another, but streams
     are FIFO in the order in which steps are issued.
     """
     steps: list[Step] = []
@@ -68,15 +77,19 @@ def run_beside(
 
     def bring(index: int) -> None:
         if index < len(work.parts):
-            waits = ends[index - 2] if index >= 2 else ()
+            lead = 2 if ahead else 1
+            waits = ends[index - lead] if index >= lead else ()
             brought.append(issue(before[index], waits, work.parts[index][0]))
 
-    bring(0)
+    if ahead:
+        bring(0)
     for index, (layer, part) in enumerate(work.parts):
-        bring(index + 1)
+        bring(index + ahead)
         previous = ends[-1] if ends else ()
         if bounded and index >= 2:
             previous = (*previous, *taken[index - 2])
+        if awaited and index:
+            previous = (*previous, *taken[index - 1])
         base = len(steps)
         for place, step in enumerate(part):
             if step.after is None:

@@ -107,5 +107,7 @@ def _sharding(scenario: Scenario, param_bytes: int) -> Sharding | None:
         param_bytes=param_bytes,
         grad_bytes=DTYPE_BYTES[scenario.training.grad_dtype],
         reshard=scenario.parallelism.reshard,
+        prefetch=scenario.training.overlap.param_gather,
+        awaited=not scenario.training.overlap.grad_reduce,
         flattened="flat_gradients" not in _fusions(scenario.training.fused),
     )

@@ -12,8 +12,12 @@ from llmsim.program.gradients import Shares
 
 @dataclass(frozen=True, slots=True)
 class Sharding:
-    """Groups and element sizes. reshard false: what a forward has gathered stays for the whole iteration. replicas > 1:
-    hybrid sharding, gradients are also reduced over `replica` groups.
+    """Groups and element sizes.
+
+    reshard false: what a forward has gathered stays for the whole iteration. prefetch false: a part is gathered when
+    the one before it is done. awaited: the next part waits for the scatter. flattened: gradients are copied into one
+    tensor, cast and scaled before they are scattered. replicas > 1: hybrid sharding, gradients are also reduced over
+    `replica` groups.
     """
 
     group: str
@@ -23,8 +27,10 @@ class Sharding:
     replicas: int
     param_bytes: int
     grad_bytes: int
-    flattened: bool = False  # gradients are copied into one tensor, cast and scaled before they are scattered
+    flattened: bool = False
     reshard: bool = True
+    prefetch: bool = True
+    awaited: bool = False
 
     def shard(self, share: Shares) -> float:
         """Parameters of one rank's part of what ranks share."""

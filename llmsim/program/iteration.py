@@ -273,7 +273,9 @@ class ClassProgram:
             out, back = activation_copies(stage.kept, stage.moved, offloading)
             for place, copies in enumerate(out if kind == "F" else back[::-1], start=extra):
                 (after if kind == "F" else before)[place].append(copies)
-        return Company(work, before, after, bounded=moved)
+        if sharding is None:
+            return Company(work, before, after, bounded=moved)
+        return Company(work, before, after, moved, sharding.prefetch, sharding.awaited)
 
     def _fetches(self, share: Shares, sharding: Sharding, phase: str) -> list[Step]:
         offloading, size = self.options.offloading, sharding.shard(share)
