@@ -12,7 +12,7 @@ from llmsim.collectives.calibrate import constants
 from llmsim.cost.calibrate import scaled
 from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.cost.spread import slowest_share
-from llmsim.engine.plan import Plan
+from llmsim.engine.plan import Lane, Plan
 from llmsim.model.shard import Shard
 from llmsim.parallel.schedules import schedule as find_schedule
 from llmsim.parallel.schedules.order import Schedule
@@ -25,6 +25,7 @@ from llmsim.program.data import Loader, Loading, loading_of, storage_bandwidth
 from llmsim.program.faults import FaultPlan, Window, changes, plan_faults
 from llmsim.program.host import Launching
 from llmsim.program.iteration import ClassProgram, StageProgram
+from llmsim.program.jitter import ALL, jittered
 from llmsim.program.labels import Label, Numbered, Tag
 from llmsim.program.options import Options
 from llmsim.program.placement import Traffic, exchange_traffic, host_traffic, peer_traffic, ring_traffic
@@ -216,6 +217,8 @@ class Builder:
                 launching=None if host.free else Launching(plan, labels, host, self._host_waits),
             )
             plan.lanes += program.build()
+        if self.scenario.simulation.jitter:
+            plan.lanes = self._jittered(plan.lanes, labels.values, tags.values)
         return Program(
             plan, labels.values, tags.values, classes, stage_of, self.schedule, self.cluster, groups, self.stages
         )
@@ -224,6 +227,20 @@ class Builder:
     def _kernel_constants(self) -> KernelConstants:
         name = self.resolved.topology.gpu.kernels
         return scaled(kernel_constants(name), dict(self.resolved.calibration.kernels.get(name, {})))
+
+    def _jittered(self, lanes: list[Lane], labels: list[Label], tags: list[Tag]) -> list[Lane]:
+        classes, simulation = self.classes, self.scenario.simulation
+        ranks = classes.representative.tolist()
+        members = []
+        for number, rank in enumerate(ranks):
+            rows = {
+                kind: entry.members[entry.group_of[rank]]
+                for kind, entry in self.traffic.items()
+                if not entry.alone and rank < len(entry.group_of) and entry.group_of[rank] >= 0
+            }
+            inside = {kind: int((classes.of_rank[row] == number).sum()) for kind, row in rows.items()}
+            members.append(inside | {ALL: int(classes.count[number])})
+        return jittered(lanes, labels, tags, members, ranks, simulation.jitter, simulation.seed)
 
     @property
     def _traits(self) -> KernelTraits:

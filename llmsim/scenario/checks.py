@@ -287,6 +287,16 @@ def check_offload(s: Subject) -> Found:
             yield f"training.offload.{key}", reach
 
 
+def check_jitter(s: Subject) -> Found:
+    simulation = s.scenario.simulation
+    if simulation.jitter and simulation.detail == "block":
+        yield (
+            "simulation.jitter",
+            f"{simulation.jitter:g} varies single kernels, and detail block merges them; "
+            "expected simulation.detail kernel, or jitter 0",
+        )
+
+
 def check_storage(s: Subject) -> Found:
     storage = s.scenario.data.storage
     if storage is None:
@@ -349,7 +359,6 @@ Wants = Callable[["Scenario", "Architecture | None"], bool]
 # (key, whether the scenario asks for it, what is not supported yet)
 NOT_YET: tuple[tuple[str, Wants, str], ...] = (
     ("model", lambda s, a: a is not None and a.encoder is not None, "a vision encoder"),
-    ("simulation.jitter", lambda s, a: s.simulation.jitter > 0, "jitter"),
     (
         "faults",
         lambda s, a: any(f.kind not in ("slow_gpu", "slow_link", "link_down", "loader_stall") for f in s.faults),
@@ -364,6 +373,7 @@ CHECKS = (
     *(check_schedule, check_chunks, check_stage_layers, check_recompute_layers, check_hsdp, check_precision),
     check_grad_reduction,
     check_offload,
+    check_jitter,
     *(check_storage, check_dataset),
     check_faults,
 )
