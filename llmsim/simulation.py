@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +15,7 @@ from llmsim.analysis.metrics import bottleneck, bubbles, counts, rates
 from llmsim.economics.bill import training_bill
 from llmsim.economics.reading import data_metrics, training_tokens
 from llmsim.engine.player import Played, play
+from llmsim.errors import ScenarioError, SimulationError
 from llmsim.memory import Memory, memory_of
 from llmsim.program.accounts import BREAKDOWN, account
 from llmsim.program.build import Program, build_program
@@ -61,7 +62,7 @@ def simulate(
     began = time.perf_counter()
     if not isinstance(scenario, Scenario):
         scenario = Scenario(**scenario)
-    with _no_garbage():
+    with _no_garbage(), _blaming(scenario.faults):
         program = build_program(scenario, what_if)
         played = play(program.plan, steps=scenario.simulation.detail == "kernel", progress=progress)
         footprint = memory_of(scenario, program, played)
@@ -75,6 +76,17 @@ def simulate(
         "version": version("llmsim"),
     }
     return Result(scenario, metrics, program, played, footprint)
+
+
+@contextmanager
+def _blaming(faults: Sequence[object]) -> Iterator[None]:
+    """What cannot go on is the user's doing where links or GPUs were taken away, and a bug otherwise."""
+    try:
+        yield
+    except SimulationError as error:
+        if faults:
+            raise ScenarioError(f"faults: {error}") from None
+        raise
 
 
 @contextmanager

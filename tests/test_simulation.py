@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import llmsim
+from llmsim.errors import UserError
 from llmsim.model.flops import hardware_flops_per_token
 from llmsim.plots.memory import memory_levels
 
@@ -147,3 +148,12 @@ def test_memory_is_part_of_a_result():
     assert max(sum(levels.values())) / 2**30 == pytest.approx(memory["per_stage"][0]["peak_gib"])
     coarse = llmsim.simulate(scenario().with_values({"simulation.detail": "block"})).metrics["memory"]
     assert coarse["peak_gib"] == pytest.approx(memory["peak_gib"], rel=1e-9)
+
+
+def test_a_link_that_never_comes_back_is_the_users_doing():
+    """Not a bug: the iteration cannot end, and the sentence says that the faults are why."""
+    down = {"kind": "link_down", "link": "node0.nic1", "from": 0.001}
+    with pytest.raises(UserError, match="faults: nothing can go on at time"):
+        llmsim.simulate(scenario(faults=[down]))
+    again = llmsim.simulate(scenario(faults=[{**down, "until": 0.1}])).metrics["iteration_time_s"]
+    assert again > llmsim.simulate(scenario()).metrics["iteration_time_s"]

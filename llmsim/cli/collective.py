@@ -46,9 +46,9 @@ def collective(
     OP: all_reduce, all_gather, reduce_scatter, broadcast, all_to_all or send_recv.
     """
     from llmsim.cli.console import print_json
-    from llmsim.cli.files import PICTURES, TABLES, check_output, write_table
     from llmsim.collective import communicator, sweep_sizes
     from llmsim.collectives import sizes as parse_sizes
+    from llmsim.files import PICTURES, TABLES, check_output, write_table
     from llmsim.scenario.load import parse_override
 
     check_output(plot, PICTURES)

@@ -23,7 +23,7 @@ _FROM_TRACE = ("timeline", "breakdown", "utilization")
 @DETAIL
 def plot(source: str, kind: str, output: str, settings: tuple[str, ...], detail: str | None) -> None:
     """Draw SCENARIO (simulated first) or a TRACE that `llmsim run --trace` saved."""
-    from llmsim.cli.files import PICTURES, TABLES, check_output, write_text
+    from llmsim.files import PICTURES, TABLES, check_output, write_text
 
     formats = (*PICTURES, ".html") if kind == "timeline" else PICTURES
     check_output(output, formats)
@@ -41,7 +41,7 @@ def plot(source: str, kind: str, output: str, settings: tuple[str, ...], detail:
 
 
 def _of_trace(source: str, kind: str, output: str) -> "Figure | str":
-    from llmsim.cli.files import read_table
+    from llmsim.files import read_table
 
     if kind not in _FROM_TRACE:
         raise UserError(f"--kind {kind} needs a scenario; a trace shows {', '.join(_FROM_TRACE)}")

@@ -35,7 +35,7 @@ def run(
 
     Where it does not fit, the cheapest changes that would make it fit are simulated too.
     """
-    from llmsim.cli.files import PICTURES, TABLES, check_output, write_table
+    from llmsim.files import PICTURES, TABLES, check_output, write_table
 
     check_output(trace, TABLES)
     check_output(plot, PICTURES)

@@ -25,9 +25,9 @@ def topology(
 ) -> None:
     """What TOPOLOGY (a name or a file) holds at this size: devices, links, bisection bandwidth, diameter."""
     from llmsim.cli.console import print_json
-    from llmsim.cli.files import PICTURES, check_output
     from llmsim.cluster.describe import describe
     from llmsim.cluster.topology import load_topology
+    from llmsim.files import PICTURES, check_output
     from llmsim.scenario.load import parse_override
 
     check_output(plot, PICTURES)

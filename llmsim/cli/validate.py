@@ -36,7 +36,7 @@ def validate(
         click.echo(scenario_text(row_id), nl=False)
         return
     if plot:
-        from llmsim.cli.files import PICTURES, check_output
+        from llmsim.files import PICTURES, check_output
 
         check_output(plot, PICTURES)
     document: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llmsim.errors import UserError
 from llmsim.scenario.check_faults import check_faults
+from llmsim.scenario.check_size import check_size
 from llmsim.scenario.subject import Found, Subject
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def check_network_exists(s: Subject) -> Found:
 
 def check_grid(s: Subject) -> Found:
     p, gpus = s.scenario.parallelism, s.gpus
-    have = f"{gpus} GPUs used ({s.scenario.cluster.nodes} nodes × {s.gpus_per_node})"
+    nodes = s.scenario.cluster.nodes
+    have = f"{gpus} GPUs used ({nodes} {'node' if nodes == 1 else 'nodes'} × {s.gpus_per_node})"
     if p.dp is not None and s.model_parallel * p.dp != gpus:
         product = f"tp {p.tp} × cp {p.cp} × pp {p.pp} × dp {p.dp} = {s.model_parallel * p.dp}"
         fits = gpus // s.model_parallel if gpus % s.model_parallel == 0 else None
@@ -375,7 +377,7 @@ CHECKS = (
     check_offload,
     check_jitter,
     *(check_storage, check_dataset),
-    check_faults,
+    *(check_faults, check_size),
 )
 WARNINGS = (warn_tensor_across_nodes, warn_positions)
 

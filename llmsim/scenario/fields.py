@@ -18,7 +18,9 @@ def refuse(text: str) -> PydanticCustomError:
 
 
 def show(value: object) -> str:
-    """A value as an error message prints it, cut to a readable length."""
+    """A value as an error message prints it: as in YAML, cut to a readable length."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

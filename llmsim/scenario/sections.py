@@ -216,7 +216,7 @@ class DataSection(Section):
 class SimulationSection(Section):
     """How the simulation is done; nothing here changes what is simulated, except jitter."""
 
-    iterations: Count = 1
+    iterations: whole(1, 1000) = 1
     detail: choice("kernel", "block") = "kernel"
     fold: choice("auto", "off", aliases={False: "off", True: "auto"}) = "auto"
     jitter: Share = 0.0

@@ -103,7 +103,7 @@ def point_values(point: Mapping[str, Any]) -> Row:
 
 
 def _checked(out: str | Path) -> Path:
-    from llmsim.cli.files import TABLES, check_output
+    from llmsim.files import TABLES, check_output
 
     check_output(str(out), TABLES)
     return Path(out)
