@@ -132,7 +132,8 @@ def _metrics(scenario: Scenario, program: Program, played: Played, memory: dict[
     }  # fmt: skip
     bound = memory_bound_share(program, peak, resolved.topology.gpu.memory_bandwidth)
     metrics["memory"] = memory
-    metrics |= bottleneck(breakdown, memory, bound)
+    metrics["launch_wait_s"] = float((accounts.launching * share).sum())
+    metrics |= bottleneck(breakdown, memory, bound, metrics["launch_wait_s"])
     metrics |= data_metrics(scenario, metrics["tokens_per_s"], breakdown["data"] / iteration)
     if wanted := training_tokens(scenario):
         metrics["time_to_train_s"] = float(np.ceil(wanted / tokens) * iteration)

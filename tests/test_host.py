@@ -54,6 +54,9 @@ def test_launch_bound_time_is_other_time_and_the_breakdown_adds_up():
     shares = result["time_breakdown"]
     assert sum(shares.values()) == pytest.approx(result["iteration_time_s"], rel=1e-9)
     assert shares["other"] > 0.8 * result["iteration_time_s"] and shares["bubble"] < 1e-9
+    assert result["launch_wait_s"] == pytest.approx(shares["other"], rel=1e-6)
+    assert result["bottleneck"] == "compute" and "waiting for kernel launches" in result["bottleneck_reason"]
+    assert run()["launch_wait_s"] == 0.0
 
 
 def test_large_kernels_hide_an_eager_host():
@@ -101,3 +104,15 @@ def test_ways_to_launch_are_ordered_and_named():
         run(host="eagr")
     with pytest.raises(UserError, match=r"host\.kernel"):
         run(host={"kernel": "-1 us"})
+
+
+def test_the_playbooks_launch_bound_run():
+    """Ultra-Scale Playbook, its sweep: 9.49 s an iteration with tp 8, 4.6 s with tp 4."""
+    path = "scenarios/launch-bound-1b-h100-16.yaml"
+    times = {
+        tp: llmsim.simulate(llmsim.load_scenario(path, [f"parallelism.tp={tp}", "simulation.detail=block"])).metrics
+        for tp in (4, 8)
+    }
+    assert times[8]["iteration_time_s"] == pytest.approx(9.49, rel=0.08)
+    assert times[4]["iteration_time_s"] == pytest.approx(4.6, rel=0.10)
+    assert times[8]["launch_wait_s"] > 0.5 * times[8]["iteration_time_s"]

@@ -58,12 +58,12 @@ def bubbles(
 
 
 def bottleneck(
-    breakdown: Mapping[str, float], memory: Mapping | None, memory_bound: float = 0.0
+    breakdown: Mapping[str, float], memory: Mapping | None, memory_bound: float = 0.0, launching: float = 0.0
 ) -> dict[str, str]:
     """What bounds the iteration, in the user's four words, and the figures that say so.
 
     memory_bound: the share of computing (0..1) that HBM bandwidth bounds, not arithmetic. Pipeline bubbles count as
-    compute: GPUs that wait for other stages' computing.
+    compute: GPUs that wait for other stages' computing; so does waiting for kernel launches (`launching`, s).
     """
     if memory is not None and not memory["fits"]:
         worst = max(memory["per_stage"], key=lambda stage: stage["peak_gib"])
@@ -72,19 +72,20 @@ def bottleneck(
             "bottleneck_reason": f"stage {worst['stage']} needs {worst['peak_gib']:.1f} GiB of "
             f"{memory['capacity_gib']:.1f} GiB",
         }
-    computing = breakdown["compute"] + breakdown["optimizer"] + breakdown["other"]
+    computing = breakdown["compute"] + breakdown["optimizer"] + breakdown["other"] - launching
     waiting = breakdown["bubble"]
     parts = {
         "arithmetic": (1.0 - memory_bound) * computing,
         "HBM traffic": memory_bound * computing,
         "exposed communication": sum(value for key, value in breakdown.items() if key.startswith("exposed_")),
         "pipeline bubbles": waiting,
+        "waiting for kernel launches": launching,
         "waiting for offloaded tensors": breakdown["offload"],
         "waiting for data": breakdown["data"],
     }
     shares = {
         "communication": parts["exposed communication"],
-        "compute": parts["arithmetic"] + (1.0 - memory_bound) * waiting,
+        "compute": parts["arithmetic"] + (1.0 - memory_bound) * waiting + launching,
         "memory": parts["HBM traffic"] + parts["waiting for offloaded tensors"] + memory_bound * waiting,
         "data": parts["waiting for data"],
     }

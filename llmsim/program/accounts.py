@@ -19,6 +19,7 @@ class Accounts:
     """One iteration, by class. Seconds; `breakdown` rows add up to `iteration`.
 
     waiting: of pipeline work in the window from the first to the last pipeline op; busy: doing pipeline work.
+    launching: waiting for the host to launch kernels, part of what the breakdown calls other.
     hidden and total: communication time beside computation, and in all, by group.
     """
 
@@ -28,6 +29,7 @@ class Accounts:
     waiting: np.ndarray
     busy: np.ndarray
     flops: np.ndarray
+    launching: np.ndarray
     hidden: dict[str, np.ndarray]
     total: dict[str, np.ndarray]
 
@@ -65,7 +67,7 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
             first, finish = min(first, float(piped[:, 2].min())), max(finish, float(piped[:, 3].max()))
     count = len(program.classes.count)
     breakdown = np.zeros((count, len(BREAKDOWN)))
-    waiting, busy, flops = np.zeros(count), np.zeros(count), np.zeros(count)
+    waiting, busy, flops, launching = (np.zeros(count) for _ in range(4))
     hidden: dict[str, np.ndarray] = {}
     total: dict[str, np.ndarray] = {}
     starved: list[np.ndarray] = []
@@ -99,7 +101,8 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
             breakdown[number, CATEGORIES.index(name)] += max(amount, 0.0)
         launched = _launched(by_name.get("launch"), own, *free)
         others.append((launched[:, 2], launched[:, 3]))
-        breakdown[number, BREAKDOWN.index("other")] += attribute(*free, others)[0][-1]
+        launching[number] = attribute(*free, others)[0][-1]
+        breakdown[number, BREAKDOWN.index("other")] += launching[number]
         idle_inside = attribute(*_clip(*free, first, finish), others)[1]
         idle = attribute(*free, others)[1]
         breakdown[number, BREAKDOWN.index("bubble")] += idle_inside
@@ -109,7 +112,7 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
         waiting[number] = finish - first - busy[number]
         flops[number] = flops_of[label].sum()
         _overlap(number, count, by_name, labels, groups, category, hidden, total)
-    return Accounts(end - begin, (first, finish), breakdown, waiting, busy, flops, hidden, total)
+    return Accounts(end - begin, (first, finish), breakdown, waiting, busy, flops, launching, hidden, total)
 
 
 def _with_waits(
