@@ -50,7 +50,13 @@ def read_table(path: str) -> "pd.DataFrame":
 
 
 def write_text(text: str, path: str) -> None:
-    Path(path).write_text(text, encoding="utf-8")
+    """UTF-8, compressed when the name ends in .gz."""
+    content = text.encode()
+    if Path(path).suffix.lower() == ".gz":
+        import gzip
+
+        content = gzip.compress(content, mtime=0)
+    Path(path).write_bytes(content)
 
 
 def _need_parquet(path: str) -> None:

@@ -236,3 +236,28 @@ def test_help_is_quick_and_imports_nothing_heavy():
 def test_version(capsys):
     status, out, _ = call(capsys, "--version")
     assert (status, out.split()[0]) == (0, "llmsim")
+
+
+@pytest.mark.parametrize("name", ["trace.json", "trace.json.gz"])
+def test_a_trace_opens_in_perfetto(capsys, tmp_path, name):
+    """The events are the rows of the trace; threads and processes have names."""
+    import gzip
+
+    target = tmp_path / name
+    quick = ("--set", "training.global_batch=8")
+    assert call(capsys, "export", "scenarios/quickstart.yaml", "--format", "chrome", *quick, "-o", target)[0] == 0
+    content = target.read_bytes()
+    document = json.loads(gzip.decompress(content) if name.endswith(".gz") else content)
+    loaded = llmsim.load_scenario("scenarios/quickstart.yaml", ["training.global_batch=8"])
+    trace = llmsim.simulate(loaded).trace
+    events = [event for event in document["traceEvents"] if event["ph"] == "X"]
+    assert len(events) == len(trace)
+    assert sum(event["dur"] for event in events) == pytest.approx((trace["end_s"] - trace["start_s"]).sum() * 1e6)
+    named = {(e["pid"], e["tid"]) for e in document["traceEvents"] if e["name"] == "thread_name"}
+    assert {(event["pid"], event["tid"]) for event in events} == named
+
+
+def test_what_is_promised_and_not_built_says_so(capsys):
+    arguments = ("export", "scenarios/quickstart.yaml", "--format", "chakra", "-o", "out.json")
+    assert call(capsys, *arguments)[2] == "llmsim: --format chakra is not supported yet; expected chrome\n"
+    assert "'report' is not supported yet" in call(capsys, "report", "scenarios/quickstart.yaml")[2]
