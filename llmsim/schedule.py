@@ -1,22 +1,23 @@
 """A pipeline schedule played alone: given times per virtual stage, through the same engine as everything else."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llmsim.engine.plan import Fragment, Item, Lane, Op, Part, Plan
-from llmsim.errors import ScheduleError
-from llmsim.parallel.schedules import needs_times
+from llmsim.errors import ScheduleError, SimulationError
+from llmsim.parallel.schedules import evaluate, needs_times
 from llmsim.parallel.schedules import schedule as find_schedule
+from llmsim.parallel.schedules.evaluate import Times, duration, stage_times
 from llmsim.parallel.schedules.order import Schedule, outputs, parts, peaks
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Times = float | Sequence[float]
 _PHASES = {"F": "forward", "B": "backward", "BW": "backward", "W": "weight"}
 _NAMES = {"F": "forward", "B": "backward input", "BW": "backward", "W": "backward weight"}
 
@@ -72,6 +73,49 @@ class ScheduleResult:
         """The same with the pair freed at the end of its input gradient."""
         return peaks(self.orders, until="B")
 
+    @property
+    def metrics(self) -> dict[str, object]:
+        """Everything above as plain data, for JSON and for tables."""
+        order = self.schedule
+        return {
+            "schedule": order.name,
+            "stages": order.stages,
+            "micro_batches": order.micro_batches,
+            "chunks": order.chunks,
+            "virtual_stages": order.virtual_stages,
+            "parameter_copies": order.parameter_copies,
+            "split_backward": order.split_backward,
+            "makespan_s": self.makespan_s,
+            "bubble_fraction": self.bubble_fraction,
+            "bubble_over_ideal": self.bubble_over_ideal,
+            "span_bubble_s": self.span_bubble_s,
+            "busy_s": self.busy_s.tolist(),
+            "idle_s": self.idle_s.tolist(),
+            "peak_activations": self.peak_activations,
+            "peak_activations_until_backward": self.peak_activations_until_backward,
+        }
+
+    @cached_property
+    def memory(self) -> "pd.DataFrame":
+        """Activations held over time: `rank, time_s, activations, category`, a row at each change.
+
+        Counted in micro-batches through all chunks of a rank, so that schedules with several chunks compare with those
+        with one: (virtual stage, micro-batch) pairs over chunks, from the start of F to the end of W.
+        """
+        import pandas as pd
+
+        columns: dict[str, list] = {"rank": [], "time_s": [], "activations": []}
+        for rank, (order, times) in enumerate(zip(self.orders, self.played)):
+            held = 0
+            for op, (start, end) in zip(order, times.tolist()):
+                for kind, *_ in parts(op):
+                    if kind != "B":
+                        held += 1 if kind == "F" else -1
+                        columns["rank"].append(rank)
+                        columns["time_s"].append(start if kind == "F" else end)
+                        columns["activations"].append(held / self.schedule.chunks)
+        return pd.DataFrame(columns).assign(category="activations")
+
     @cached_property
     def trace(self) -> "pd.DataFrame":
         """One row an op; an overlapped forward/backward block is a row on `compute` and one on `beside`."""
@@ -90,75 +134,64 @@ class ScheduleResult:
 
 
 def simulate_schedule(
-    name: str | Schedule,
+    name: str | Path | Schedule,
     stages: int | None = None,
     micro_batches: int | None = None,
     chunks: int | None = None,
     forward: Times = 1.0,
     backward: Times = 1.0,
     weight: Times = 1.0,
-    comm: float = 0.0,
+    comm: Times = 0.0,
     overlap: float = 1.0,
     **options: object,
 ) -> ScheduleResult:
     """Play a schedule (a name, a path to a table, or a `Schedule`).
 
     forward, backward (input gradient), weight (weight gradient): seconds of one virtual stage, a number or one for
-    each virtual stage. comm: seconds between neighbouring stages on different ranks. overlap: time of an overlapped
-    forward/backward block over the sum of its parts. options: what a searching schedule takes, such as `memory_limit`.
-    Raises `ScheduleError`.
+    each virtual stage. comm: seconds from one stage to a neighbour on another rank, a number or one for what each
+    virtual stage sends. overlap: time of an overlapped forward/backward block over the sum of its parts. options: what
+    a searching schedule takes, such as `memory_limit`. Raises `ScheduleError`, also for an order that deadlocks.
     """
+    if not isinstance(overlap, Real) or not 0 < overlap < float("inf"):
+        raise ScheduleError(f"overlap: {overlap!r} is not a ratio; expected a number above 0")
     if isinstance(name, Schedule):
         order = name
     else:
         if needs_times(name):
             options |= {"forward": forward, "backward": backward, "weight": weight, "comm": comm}
         order = find_schedule(name, stages, micro_batches, chunks, **options)
-    times = {
-        "F": _per_stage("forward", forward, order),
-        "B": _per_stage("backward", backward, order),
-        "W": _per_stage("weight", weight, order),
-    }
-    if not comm >= 0:
-        raise ScheduleError(f"comm: {comm} is not a time; expected 0 or more seconds")
-    if not overlap > 0:
-        raise ScheduleError(f"overlap: {overlap} is not a ratio; expected a number above 0")
-    return ScheduleResult(order, _play(order, times, comm, overlap))
+    seconds = stage_times(order.virtual_stages, forward, backward, weight, comm)
+    return ScheduleResult(order, _play(order, seconds, overlap))
 
 
-def _per_stage(key: str, value: Times, order: Schedule) -> list[float]:
-    count = order.virtual_stages
-    values = [float(value)] * count if isinstance(value, int | float) else [float(x) for x in value]
-    if len(values) != count:
-        raise ScheduleError(f"{key}: {len(values)} times given; expected one number or one for each of {count} stages")
-    if any(not x >= 0 or x == float("inf") for x in values):
-        raise ScheduleError(f"{key}: times must be finite and 0 or more")
-    return values
-
-
-def _play(order: Schedule, times: dict[str, list[float]], comm: float, overlap: float) -> tuple[np.ndarray, ...]:
+def _play(order: Schedule, seconds: dict[str, list[float]], overlap: float) -> tuple[np.ndarray, ...]:
     """(ops, 2) of start and end for each rank; what a rank makes for itself is there at once, for others after comm."""
     from llmsim.engine.player import play
 
-    plan = Plan()
     signals: dict[tuple, int] = {}  # (output, whether it crosses ranks) -> signal
-    needed = [[order.dependencies(op) for op in ops] for ops in order.orders]
-    for dependency in (dependency for ops in needed for found in ops for dependency in found):
-        signals.setdefault(dependency, len(signals))
-    plan.signals = len(signals)
-    for rank, ops in enumerate(order.orders):
+    waits = [
+        [tuple([signals.setdefault(found, len(signals)) for found in order.dependencies(op)]) for op in ops]
+        for ops in order.orders
+    ]
+    plan, fragments = Plan(signals=len(signals)), {}
+    for rank, (ops, awaited) in enumerate(zip(order.orders, waits)):
         items = []
-        for op, found in zip(ops, needed[rank]):
-            seconds = sum(times[part][s] for kind, _, s, _ in parts(op) for part in kind)
-            if op[0] == "FB":
-                seconds *= overlap
-            fires = [
-                (signals[made, crosses], comm if crosses else 0.0)
-                for made in outputs(op)
-                for crosses in (False, True)
-                if (made, crosses) in signals
-            ]
-            waits = tuple(signals[dependency] for dependency in found)
-            items.append(Item(Fragment((Op(0, (Part(1, 0.0, seconds),)),)), 0, 0, waits, tuple(fires)))
+        for op, needed in zip(ops, awaited):
+            length = duration(op, seconds, overlap)
+            fragment = fragments.get(length)
+            if fragment is None:
+                fragment = fragments[length] = Fragment((Op(0, (Part(1, 0.0, length),)),))
+            fires = []
+            for made in outputs(op):
+                if (signal := signals.get((made, False))) is not None:
+                    fires.append((signal, 0.0))
+                if (signal := signals.get((made, True))) is not None:
+                    fires.append((signal, seconds["comm"][made[2]]))
+            items.append(Item(fragment, 0, 0, needed, tuple(fires)))
         plan.lanes.append(Lane(rank, "compute", items))
-    return tuple(rows[:, 2:] for rows in play(plan).rows)
+    try:
+        return tuple(rows[:, 2:] for rows in play(plan).rows)
+    except SimulationError:
+        # The evaluator knows what each op is and what it lacks; the engine knows signals only.
+        evaluate(order, seconds["F"], seconds["B"], seconds["W"], seconds["comm"])
+        raise

@@ -309,7 +309,7 @@ def test_options_and_times_are_checked():
         ScheduleError, match="backward: 3 times given; expected one number, or one for each of 4"
     ):
         play("1f1b", 4, 8, times=(1.0, [1.0] * 3, 1.0))
-    with pytest.raises(ScheduleError, match="weight: times must be finite and 0 or more"):
+    with pytest.raises(ScheduleError, match="weight: -1 is no time; times must be finite and 0 or more"):
         play("1f1b", 2, 8, times=(1.0, 1.0, -1.0))
 
 
@@ -456,7 +456,7 @@ def test_zb_auto_finds_what_the_paper_found(setting, one_p, two_p):
         ({"memory_limit": [4, 4]}, "memory_limit: 2 limits given; expected one, or one for each of 4 stages"),
         ({"weight_activation": 2}, "weight_activation: 2 is not possible"),
         ({"activation": 0}, "activation: 0 is not possible"),
-        ({"comm": -1}, "comm: -1 is not a time"),
+        ({"comm": -1}, "comm: -1 is no time"),
         ({"objective": "speed"}, "objective: 'speed' is not known; expected makespan or span"),
     ],
 )

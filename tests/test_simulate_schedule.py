@@ -54,9 +54,9 @@ def test_trace_has_each_op_once():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"forward": [1.0, 2.0]}, "forward: 2 times given; expected one number or one for each of 4"),
-        ({"backward": -1.0}, "backward: times must be finite and 0 or more"),
-        ({"comm": -0.1}, "comm: -0.1 is not a time"),
+        ({"forward": [1.0, 2.0]}, "forward: 2 times given; expected one number, or one for each of 4"),
+        ({"backward": -1.0}, "backward: -1 is no time; times must be finite and 0 or more"),
+        ({"comm": -0.1}, "comm: -0.1 is no time"),
         ({"overlap": 0}, "overlap: 0 is not a ratio"),
     ],
 )

@@ -63,16 +63,17 @@ class Timeline:
 
 
 def evaluate(
-    schedule: Schedule, forward: Times, backward: Times, weight: Times, comm: float = 0.0, fb: float = 1.0
+    schedule: Schedule, forward: Times, backward: Times, weight: Times, comm: Times = 0.0, fb: float = 1.0
 ) -> Timeline:
     """Play a schedule.
 
     forward, backward (input gradient only), weight: time of one virtual stage, a number or one for each
-    virtual stage. comm: transfer time between neighbouring stages on different ranks. fb: time of an
-    overlapped block over the sum of its parts. Raises `ScheduleError` when the lists have the wrong length or
-    the order deadlocks.
+    virtual stage. comm: transfer time between neighbouring stages on different ranks, a number or one for
+    what each virtual stage sends. fb: time of an overlapped block over the sum of its parts. Raises
+    `ScheduleError` when the lists have the wrong length or the order deadlocks.
     """
-    seconds = stage_times(schedule.virtual_stages, forward, backward, weight)
+    seconds = stage_times(schedule.virtual_stages, forward, backward, weight, comm)
+    sending = seconds["comm"]
     done: dict[tuple, float] = {}
     waiting: dict[tuple, int] = {}
     starts: list[list[float]] = [[] for _ in schedule.orders]
@@ -92,11 +93,11 @@ def evaluate(
                     waiting[part] = rank
                     break
                 if crosses:
-                    ready += comm
+                    ready += sending[part[2]]
                 if ready > begin:
                     begin = ready
             else:
-                now = begin + _duration(op, seconds, fb)
+                now = begin + duration(op, seconds, fb)
                 started.append(begin)
                 ended.append(now)
                 for part in outputs(op):
@@ -111,27 +112,31 @@ def evaluate(
     return Timeline(schedule, tuple(map(np.array, starts)), tuple(map(np.array, ends)))
 
 
-def stage_times(count: int, forward: Times, backward: Times, weight: Times) -> dict[str, list[float]]:
-    """One list of `count` times for each of F, B and W. Raises `ScheduleError` naming the wrong argument."""
-    result = {}
-    for kind, name, value in (
-        ("F", "forward", forward),
-        ("B", "backward", backward),
-        ("W", "weight", weight),
-    ):
+def stage_times(
+    count: int, forward: Times, backward: Times, weight: Times, comm: Times = 0.0
+) -> dict[str, list[float]]:
+    """One list of `count` times for each of F, B, W and comm. Raises `ScheduleError` naming the wrong argument."""
+    given = {"F": ("forward", forward), "B": ("backward", backward), "W": ("weight", weight), "comm": ("comm", comm)}
+    return {kind: _times(count, name, value) for kind, (name, value) in given.items()}
+
+
+def _times(count: int, name: str, value: Times) -> list[float]:
+    expected = f"expected one number, or one for each of {count} virtual stages"
+    try:
         times = [float(value)] * count if np.ndim(value) == 0 else [float(x) for x in value]
-        if len(times) != count:
-            raise ScheduleError(
-                f"{name}: {len(times)} times given; expected one number, "
-                f"or one for each of {count} virtual stages"
-            )
-        if any(not 0 <= x < float("inf") for x in times):
-            raise ScheduleError(f"{name}: times must be finite and 0 or more")
-        result[kind] = times
-    return result
+    except (TypeError, ValueError):
+        raise ScheduleError(f"{name}: {value!r} is no time; {expected}") from None
+    if len(times) != count:
+        raise ScheduleError(f"{name}: {len(times)} times given; {expected}")
+    for stage, time in enumerate(times):
+        if not 0 <= time < float("inf"):
+            where = f" of virtual stage {stage}" if np.ndim(value) else ""
+            raise ScheduleError(f"{name}: {time:g}{where} is no time; times must be finite and 0 or more")
+    return times
 
 
-def _duration(op: Op, seconds: dict[str, list[float]], fb: float) -> float:
+def duration(op: Op, seconds: dict[str, list[float]], fb: float = 1.0) -> float:
+    """Time of one op, given `stage_times`; fb: of an overlapped block over the sum of its parts."""
     kind = op[0]
     if kind == "BW":
         return seconds["B"][op[2]] + seconds["W"][op[2]]

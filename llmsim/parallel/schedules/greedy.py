@@ -23,7 +23,7 @@ class Costs:
     forward: list[float]
     backward: list[float]
     weight: list[float]
-    comm: float
+    comm: list[float]
     limit: list[float]
     held_forward: float = 1.0
     held_weight: float = 1.0
@@ -67,7 +67,7 @@ def greedy_orders(p: int, m: int, costs: Costs, policy: Policy) -> Orders:
         if kind == "F" and r == p - 1:
             rank.arrivals["B"].append(end)
         elif target is not None and 0 <= target < p:
-            ranks[target].arrivals[kind].append(end + costs.comm)
+            ranks[target].arrivals[kind].append(end + costs.comm[r])
             heappush(agenda, (max(ranks[target].free, now), target))
     return freeze(rank.ops for rank in ranks)
 

@@ -24,7 +24,7 @@ def search(
     forward: Times = 1.0,
     backward: Times = 1.0,
     weight: Times = 1.0,
-    comm: float = 0.0,
+    comm: Times = 0.0,
     memory_limit: float | Sequence[float] | None = None,
     activation: float = 1.0,
     weight_activation: float | None = None,
@@ -41,12 +41,12 @@ def search(
         raise ScheduleError(f"objective: {objective!r} is not known; expected {' or '.join(_OBJECTIVES)}")
     p, m = stages, micro_batches
     costs = _costs(
-        p, stage_times(p, forward, backward, weight), comm, memory_limit, activation, weight_activation
+        p, stage_times(p, forward, backward, weight, comm), memory_limit, activation, weight_activation
     )
 
     def play(orders: Orders) -> Timeline:
         schedule = Schedule("zb-auto", p, m, orders, loop_placement(p))
-        return evaluate(schedule, costs.forward, costs.backward, costs.weight, comm)
+        return evaluate(schedule, costs.forward, costs.backward, costs.weight, costs.comm)
 
     best = first = play(_fallback(p, m, costs))
     seen = {first.schedule.orders}
@@ -122,7 +122,6 @@ def _lagged(p: int, costs: Costs, slope: float) -> tuple[list[int], list[int]]:
 def _costs(
     p: int,
     times: dict[str, list[float]],
-    comm: float,
     memory_limit: float | Sequence[float] | None,
     activation: float,
     weight_activation: float | None,
@@ -134,8 +133,6 @@ def _costs(
         raise ScheduleError(
             f"weight_activation: {left} is not possible; expected 0 to activation, {activation}"
         )
-    if not 0 <= comm < float("inf"):
-        raise ScheduleError(f"comm: {comm} is not a time; expected 0 or more")
     given = p * activation if memory_limit is None else memory_limit
     limit = [float(given)] * p if np.ndim(given) == 0 else [float(x) for x in given]
     if len(limit) != p:
@@ -148,4 +145,4 @@ def _costs(
                 f"memory_limit: {value:g} on rank {rank} does not hold one micro-batch; "
                 f"expected at least its activation, {activation:g}"
             )
-    return Costs(times["F"], times["B"], times["W"], comm, limit, activation, left)
+    return Costs(times["F"], times["B"], times["W"], times["comm"], limit, activation, left)
