@@ -12,9 +12,13 @@ _PUBLIC = {
     "Result": "llmsim.simulation",
     "remedies": "llmsim.fitting",
     "simulate_schedule": "llmsim.schedule",
+    "compare_schedules": "llmsim.compare",
     "simulate_collective": "llmsim.collective",
     "sweep": "llmsim.sweeping",
     "plot_timeline": "llmsim.plots",
+    "plot_schedule_comparison": "llmsim.plots",
+    "plot_bubble_curves": "llmsim.plots",
+    "timeline_html": "llmsim.plots",
     "LlmsimError": "llmsim.errors",
 }
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "topologies": ("catalogue", "Cluster topologies that can be named in a scenario."),
     "topology": ("topology", "What a topology's graph holds: counts, bandwidths, bisection, diameter."),
     "collective": ("collective", "Play a collective on a cluster: the table that nccl-tests would print."),
+    "schedule": ("schedule", "Play a pipeline schedule alone, or compare several."),
     "schedules": ("catalogue", "Pipeline schedules that a scenario can ask for."),
     "validate": ("validate", "Compare simulations with published training runs: the error table."),
     "calibrate": ("calibrate", "Fit constants to what was measured on your cluster."),

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 from llmsim.errors import UserError
 from llmsim.plots.boxes import lay_out
 from llmsim.plots.style import INK, new_figure, time_unit
-from llmsim.plots.timeline import draw_legend, draw_timeline, row_pitch
+from llmsim.plots.timeline import draw_legend, draw_timeline
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 _WIDTH = 15.0  # inches
+_TALLEST = 18.0  # inches, of all rows together
 
 
 def plot_schedule_comparison(
@@ -28,7 +29,7 @@ def plot_schedule_comparison(
     span = min(t.start for t in timelines.values()), max(t.end for t in timelines.values())
     scale, unit = time_unit(span[1] - span[0])
     rows = sum(len(timeline.rows) for timeline in timelines.values())
-    pitch = min(0.42, row_pitch(rows))
+    pitch = min(0.42, max(_TALLEST / rows, 0.06))  # a page that is still seen as a whole
     height = rows * pitch + 0.5 * len(timelines) + 1.3
     figure = new_figure(_WIDTH, height)
     panels = figure.subplots(

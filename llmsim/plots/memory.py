@@ -30,8 +30,10 @@ _ORDER = (
 def memory_levels(memory: "pd.DataFrame", rank: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """(times, {category: bytes from each time on}) of one rank of a memory table (CONTRACT section 4).
 
-    A row says what its category holds from `time_s` until the category's next row.
+    A row says what its category holds from `time_s` until the category's next row. A schedule played alone has counts
+    of micro-batches in a column `activations` in place of bytes.
     """
+    amount = _amount(memory)
     own = memory[memory["rank"] == rank]
     times = np.unique(own["time_s"].to_numpy(float))
     found = [str(name) for name in own["category"].unique()]
@@ -40,8 +42,12 @@ def memory_levels(memory: "pd.DataFrame", rank: int) -> tuple[np.ndarray, dict[s
     for name in names:
         part = own[own["category"] == name].sort_values("time_s", kind="stable")
         place = np.searchsorted(part["time_s"].to_numpy(float), times, side="right")
-        levels[name] = np.concatenate(([0.0], part["allocated_bytes"].to_numpy(float)))[place]
+        levels[name] = np.concatenate(([0.0], part[amount].to_numpy(float)))[place]
     return times, levels
+
+
+def _amount(memory: "pd.DataFrame") -> str:
+    return "allocated_bytes" if "allocated_bytes" in memory else "activations"
 
 
 def _thin(times: np.ndarray, levels: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -147,26 +153,28 @@ def draw_memory_lines(axes: "Axes", memory: "pd.DataFrame", rows: Sequence[Row],
     from matplotlib import colormaps
 
     tidy(axes)
+    counted = _amount(memory) == "activations"
+    size, label = (1.0, "activations held\n(micro-batches)") if counted else (_GIB, "allocated (GiB)")
+    axes.set_ylabel(label, color=INK)
     top = 0.0
     end = axes.get_xlim()[1]
     for index, row in enumerate(rows):
         if not (memory["rank"] == row.rank).any():
             continue
         times, levels = memory_levels(memory, row.rank)
-        times, total = _highest(times / scale, sum(levels.values()) / _GIB, *axes.get_xlim())
+        times, total = _highest(times / scale, sum(levels.values()) / size, *axes.get_xlim())
         top = max(top, float(total.max()))
         colour = colormaps["viridis"](0.92 * index / max(1, len(rows) - 1))
-        label = f"stage {row.stage}" if len(rows) <= 8 or index in (0, len(rows) - 1) else None
+        stage = f"stage {row.stage}" if len(rows) <= 8 or index in (0, len(rows) - 1) else None
         axes.plot(
             np.append(times, end),
             np.append(total, total[-1]),
             drawstyle="steps-post",
             color=colour,
             linewidth=1.8 if len(rows) <= 8 else 0.9,
-            label=label,
+            label=stage,
         )
     axes.set_ylim(0, 1.1 * top if top > 0 else 1.0)
-    axes.set_ylabel("allocated (GiB)", color=INK)
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     if top > 0:

@@ -8,6 +8,7 @@ from llmsim.parallel.schedules.registry import (
     needs_times,
     schedule,
     schedules,
+    takes_any_chunks,
 )
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "needs_times",
     "schedule",
     "schedules",
+    "takes_any_chunks",
 ]

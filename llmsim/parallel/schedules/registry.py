@@ -76,6 +76,11 @@ def default_chunks(name: str) -> int:
     return _entry(name).chunks
 
 
+def takes_any_chunks(name: str) -> bool:
+    """Whether a rank may hold any number of chunks. Raises `ScheduleError`."""
+    return not _entry(name).accepted
+
+
 def needs_times(name: str) -> bool:
     """Whether the order depends on measured times, to be given as options to `schedule`."""
     return _is_known(name) and "forward" in _entry(name).options
