@@ -20,7 +20,7 @@ LAYERS = [
     {"economics"},
     {"simulation", "schedule", "collective", "fitting"},
     {"sweeping", "searching", "explaining", "calibration", "importing", "export", "plots", "goodput", "report"},
-    {"validation"},
+    {"validation", "compare"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
