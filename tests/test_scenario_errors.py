@@ -57,6 +57,7 @@ BAD = [
     ({"parallelism.zero": 4}, "parallelism.zero", ["4", "at most 3"]),
     ({"parallelism.order": ["tp", "pp"]}, "parallelism.order", ["permutation of [tp, cp, ep, dp, pp]"]),
     ({"parallelism.stage_layers": 16}, "parallelism.stage_layers", ["16 is not a list"]),
+    ({"parallelism.stage_layers": "balance"}, "parallelism.stage_layers", ["'balance' is not a list", "or balanced"]),
     ({"parallelism.stage_layers": [16, -16]}, "parallelism.stage_layers[1]", ["-16"]),
     ({"simulation.detail": "fine"}, "simulation.detail", ["kernel, block"]),
     ({"simulation.jitter": -0.1}, "simulation.jitter", ["-0.1", "at least 0"]),

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.model.activations import layer_activation_bytes
 from llmsim.model.layer import embedding_steps, head_steps, layer_steps
 from llmsim.model.operators import LayerSteps
 from llmsim.model.parameters import EdgeParameters, embedding_parameters, head_parameters, layer_parameters
 from llmsim.model.shard import Shard
-from llmsim.parallel.stages import split_layers
+from llmsim.model.work import Communication
+from llmsim.parallel.stages import balance_layers, split_layers
 from llmsim.program.gradients import Shares
 from llmsim.program.iteration import StageProgram
 from llmsim.program.passes import StageSteps
@@ -24,8 +26,10 @@ _head_steps = lru_cache(maxsize=256)(head_steps)
 def stage_programs(scenario: Scenario, shard: Shard, stages: int) -> tuple[StageProgram, ...]:
     """Steps and parameters of each of `stages` virtual stages."""
     architecture = scenario.resolve().architecture
-    given = scenario.parallelism.stage_layers
     layers_of = _Layers(scenario, shard)
+    given = scenario.parallelism.stage_layers
+    if given == "balanced":
+        given = _balanced(scenario, shard, layers_of, stages)
     result = []
     for number, layers in enumerate(split_layers(architecture.layers, stages, given)):
         parts: list[tuple[int, LayerSteps, Shares]] = []
@@ -41,6 +45,21 @@ def stage_programs(scenario: Scenario, shard: Shard, stages: int) -> tuple[Stage
         kept = tuple(layers_of.kept(layer, place) for place, layer in _places(parts))
         result.append(StageProgram(steps, tuple(shares for *_, shares in parts), kept))
     return tuple(result)
+
+
+def _balanced(scenario: Scenario, shard: Shard, layers_of: "_Layers", stages: int) -> tuple[int, ...]:
+    """Layers of each virtual stage by the time of their kernels, those of the embedding and of the head counted."""
+    resolved = scenario.resolve()
+    kernels = KernelCosts(resolved.topology.gpu, KernelTraits(sustained=True))
+
+    def seconds(steps: LayerSteps) -> float:
+        works = (step.work for step in (*steps.forward, *steps.backward))
+        times = (kernels.time(work) for work in works if not isinstance(work, Communication))
+        return sum(time.seconds + time.launch for time in times)
+
+    costs = [seconds(layers_of.layer(layer, 0)[0]) for layer in range(resolved.architecture.layers)]
+    edges = (seconds(make(resolved.architecture, shard)) for make in (_embedding_steps, _head_steps))
+    return balance_layers(costs, stages, *edges)
 
 
 def recompute_mode(scenario: Scenario, place: int) -> str:

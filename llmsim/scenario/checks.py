@@ -193,10 +193,18 @@ def check_stage_layers(s: Subject) -> Found:
             yield (
                 "parallelism.pp",
                 f"{p.pp} × vpp {p.vpp} = {stages} virtual stages do not share the {layers} layers of {s.model_name} "
-                f"evenly; expected a divisor of {layers} such as {near}, or parallelism.stage_layers",
+                f"evenly; expected a divisor of {layers} such as {near}, or parallelism.stage_layers: balanced",
             )
         return
     given = p.stage_layers
+    if given == "balanced":
+        if stages > layers:
+            yield (
+                "parallelism.stage_layers",
+                f"'balanced' has {layers} layers for pp {p.pp} × vpp {p.vpp} = {stages} virtual stages; expected at "
+                f"most one stage a layer",
+            )
+        return
     if len(given) != stages:
         yield (
             "parallelism.stage_layers",
@@ -222,7 +230,8 @@ def check_recompute_layers(s: Subject) -> Found:
             f"{recompute.layers} goes with mode full only; mode is {recompute.mode}; expected mode full, or no layers",
         )
         return
-    deepest = max(p.stage_layers) if p.stage_layers else s.architecture.layers // (p.pp * p.vpp)
+    even = -(-s.architecture.layers // (p.pp * p.vpp))
+    deepest = max(p.stage_layers) if isinstance(p.stage_layers, tuple) else even
     if recompute.layers > deepest:
         yield (
             "training.recompute.layers",

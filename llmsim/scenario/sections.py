@@ -1,10 +1,10 @@
 """The sections of a scenario file: every key that exists, what it accepts and its default (SI units inside)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator
 
 from llmsim.errors import nearest
 from llmsim.model.shard import ALL_FUSIONS
@@ -66,10 +66,15 @@ def _order(value: object) -> tuple[str, ...]:
     return tuple(axes)
 
 
-def _list(value: object) -> tuple:
+def _stage_layers(value: object, read: Callable[[object], tuple]) -> tuple[int, ...] | str | None:
+    """`balanced`, or the layers of each virtual stage."""
+    if value is None or value == "balanced":
+        return value
     if not isinstance(value, list | tuple):
-        raise refuse(f"{show(value)} is not a list; expected layers per virtual stage, such as [11, 12, 12, 11]")
-    return tuple(value)
+        raise refuse(
+            f"{show(value)} is not a list; expected layers per virtual stage, such as [11, 12, 12, 11], or balanced"
+        )
+    return read(tuple(value))
 
 
 class ParallelismSection(Section):
@@ -90,7 +95,8 @@ class ParallelismSection(Section):
     hsdp: Count | None = None
     reshard: Flag = True  # zero 3: drop gathered parameters after each pass (False: once an iteration)
     order: Annotated[tuple[str, ...], BeforeValidator(_order)] = AXES
-    stage_layers: Annotated[tuple[Natural, ...], BeforeValidator(_list)] | None = None
+    # balanced: the slowest virtual stage is as fast as it can be, embedding and head counted; None: equal counts
+    stage_layers: Annotated[tuple[Natural, ...], WrapValidator(_stage_layers)] = None
 
 
 class Recompute(Section):

@@ -1,0 +1,76 @@
+"""`stage_layers: balanced`: the slowest stage is as fast as any split makes it, and the iteration with it."""
+
+from itertools import combinations, pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import llmsim
+from llmsim.errors import ScenarioError
+from llmsim.parallel.stages import balance_layers
+
+COST = st.integers(1, 12).map(lambda n: n / 4)
+
+
+def stage_times(counts, costs, first, last):
+    ends = [sum(counts[: k + 1]) for k in range(len(counts))]
+    times = [sum(costs[begin:end]) for begin, end in pairwise([0, *ends])]
+    times[0] += first
+    times[-1] += last
+    return times
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(COST, min_size=1, max_size=9), st.integers(1, 4), COST, COST)
+def test_no_split_has_a_faster_slowest_stage(costs, stages, first, last):
+    stages = min(stages, len(costs))
+    found = balance_layers(costs, stages, first, last)
+    assert (len(found), sum(found), min(found) >= 1) == (stages, len(costs), True)
+    cuts = combinations(range(1, len(costs)), stages - 1)
+    every = [[b - a for a, b in pairwise([0, *cut, len(costs)])] for cut in cuts]
+    best = min(max(stage_times(counts, costs, first, last)) for counts in every)
+    assert max(stage_times(found, costs, first, last)) == pytest.approx(best)
+
+
+def test_alike_layers_without_edges_are_shared_out_evenly():
+    assert balance_layers([1.0] * 8, 4) == (2, 2, 2, 2)
+    assert sorted(balance_layers([1.0] * 10, 4)) == [2, 2, 3, 3]
+    assert sum(balance_layers([1.0] * 3, 5)) == 3
+
+
+SCENARIO = {
+    "name": "large-vocabulary",
+    "model": "llama3-8b",
+    "cluster": {"topology": "dgx-h100", "nodes": 1},
+    "parallelism": {"pp": 4, "tp": 2},
+    "training": {"seq_len": 4096, "global_batch": 32},
+    "simulation": {"detail": "block"},
+}
+
+
+def run(**parallelism):
+    scenario = llmsim.Scenario(**SCENARIO | {"parallelism": SCENARIO["parallelism"] | parallelism})
+    return llmsim.simulate(scenario)
+
+
+def test_a_large_vocabulary_takes_layers_from_the_last_stage():
+    even, balanced = run(), run(stage_layers="balanced")
+    assert balanced.metrics["iteration_time_s"] < 0.97 * even.metrics["iteration_time_s"]
+    assert balanced.metrics["bubble_fraction"] < even.metrics["bubble_fraction"]
+    assert balanced.metrics["model_tflops_per_gpu"] > even.metrics["model_tflops_per_gpu"]
+
+
+@pytest.mark.parametrize("split", [[8, 8, 8, 8], [9, 8, 8, 7], [8, 9, 8, 7], [9, 9, 9, 5], [7, 8, 9, 8]])
+def test_no_given_split_is_faster(split):
+    best = run(stage_layers="balanced").metrics["iteration_time_s"]
+    assert best <= run(stage_layers=split).metrics["iteration_time_s"] * 1.002
+
+
+def test_layers_that_do_not_divide_are_balanced_too():
+    assert run(pp=8, tp=1, stage_layers="balanced", schedule="interleaved", vpp=3).metrics["iteration_time_s"] > 0
+
+
+def test_more_stages_than_layers_are_refused():
+    with pytest.raises(ScenarioError, match="'balanced' has 32 layers for pp 8 × vpp 5 = 40 virtual stages"):
+        run(pp=8, tp=1, vpp=5, schedule="interleaved", stage_layers="balanced")
