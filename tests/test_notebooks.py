@@ -10,7 +10,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-LARGEST = 1_500_000  # bytes, outputs included: a page that loads at once
+LARGEST = 2_000_000  # bytes, outputs included: a page that loads at once
 
 nbformat = pytest.importorskip("nbformat")
 
