@@ -42,14 +42,17 @@ def test_flattened_gradients_move_eighteen_bytes_a_parameter():
 def test_buckets_cut_reductions_into_equal_messages():
     changed = {"parallelism": {"zero": 0}, "training": RUN["training"] | {"overlap": {"grad_reduce": False}}}
     whole = llmsim.simulate(RUN | changed)
-    changed["training"] |= {"bucket": 10e6}
+    changed["training"] |= {"bucket": 20e6}
     cut = llmsim.simulate(RUN | changed)
     sizes = {}
     for name, result in (("whole", whole), ("cut", cut)):
         rows = result.trace[result.trace["name"] == "gradient all-reduce"]
         sizes[name] = rows["bytes"].sort_values().to_numpy()
     assert sizes["cut"].sum() == pytest.approx(sizes["whole"].sum())
-    assert sizes["cut"].max() <= 4 * 10e6 and len(sizes["cut"]) == -(-whole.metrics["parameters"] // 10_000_000)
+    assert sizes["cut"].max() <= 4 * 20e6 and len(sizes["cut"]) == -(-whole.metrics["parameters"] // 20_000_000)
+    changed["training"] |= {"bucket": 1e6}  # a matrix is never cut: four messages for each of six parts
+    rows = llmsim.simulate(RUN | changed).trace
+    assert (rows["name"] == "gradient all-reduce").sum() == 4 * 6
     assert cut.metrics["iteration_time_s"] > whole.metrics["iteration_time_s"]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from llmsim.model.work import Communication, Step
 from llmsim.program.gradients import Shares, gather_steps, in_messages, optimizer_steps, reduction_steps
@@ -36,10 +37,11 @@ class Closing:
             return share.total
         return share.dense / self.degrees["dp"] + share.expert / self.degrees["edp"]
 
-    def reductions(self, share: Shares) -> list[Step]:
+    def reductions(self, share: Shares, parts: int) -> list[Step]:
+        """Of the gradients of so many parts (layers)."""
         steps = reduction_steps(share, self.options.grad_bytes, self.options.scatter_gradients)
         most = self.options.message
-        return self._meeting(in_messages(steps, most and most * self.options.grad_bytes))
+        return self._meeting(in_messages(steps, most and most * self.options.grad_bytes, parts))
 
     def to_cpu(self, share: Shares) -> list[Step]:
         """The copy of reduced gradients to a CPU that updates."""
@@ -56,7 +58,7 @@ class Closing:
         steps: list[Step] = []
         if not options.overlap_reduce and options.accumulate_locally and options.sharding is None:
             for share in stages:
-                steps += [*self.reductions(share), *self.to_cpu(share)]
+                steps += [*self.reductions(share, ceil(parts / len(stages))), *self.to_cpu(share)]
         if self.degrees["embedding"] > 1:
             size = self.degrees["embedding_parameters"] * options.grad_bytes
             steps.append(Step("embedding gradient", Communication("all_reduce", "embedding", size), "dp", "backward"))

@@ -62,13 +62,16 @@ def reduction_steps(shares: Shares, grad_bytes: int, scatter: bool) -> list[Step
     ]
 
 
-def in_messages(steps: Sequence[Step], most: float | None) -> list[Step]:
-    """The same communications in equal messages of at most `most` bytes (None: each whole)."""
+_MATRICES = 4  # of a layer: a matrix is never cut
+
+
+def in_messages(steps: Sequence[Step], most: float | None, parts: int) -> list[Step]:
+    """The communications of `parts` layers in equal messages of some `most` bytes, or a matrix (None: each whole)."""
     if most is None:
         return list(steps)
     result: list[Step] = []
     for step in steps:
-        count = ceil(step.work.size / most)
+        count = min(ceil(step.work.size / most), _MATRICES * parts)
         result += [replace(step, work=replace(step.work, size=step.work.size / count))] * count
     return result
 

@@ -144,7 +144,7 @@ class ClassProgram:
             ready = self.plan.new_signal()
             final = signals if end == len(parameters) else ()
             self._place(template, tag, waits if begin == 0 else (), (*final, (ready, 0.0)), lane)
-            self._reduce(sum(parameters[begin:end], Shares(0.0, 0.0)), tag, (ready,), reduced)
+            self._reduce(sum(parameters[begin:end], Shares(0.0, 0.0)), end - begin, tag, (ready,), reduced)
 
     def _in_buckets(self, kind: str, d: int, s: int, counts: list[int]) -> list[tuple[Template, int, int]]:
         """A backward pass in pieces, one for each bucket of gradients: (template, first part, part behind the last)."""
@@ -326,8 +326,8 @@ class ClassProgram:
             result[key] = (signal,)
         return result
 
-    def _reduce(self, share: Shares, tag: int, waits: tuple[int, ...], reduced: list[int]) -> None:
-        for steps, lane in ((self.closing.reductions(share), "dp"), (self.closing.to_cpu(share), "offload")):
+    def _reduce(self, share: Shares, parts: int, tag: int, waits: tuple[int, ...], reduced: list[int]) -> None:
+        for steps, lane in ((self.closing.reductions(share, parts), "dp"), (self.closing.to_cpu(share), "offload")):
             if steps:
                 signal = self.plan.new_signal()
                 self._serial(steps, lane).place(self.plan, self.lanes, tag, waits, ((signal, 0.0),))
@@ -337,7 +337,7 @@ class ClassProgram:
     def _reduce_now(self, d: int, s: int, tag: int) -> None:
         """A reduction that computation waits for."""
         total = self.stages[d, s].total
-        steps = [*self.closing.reductions(total), *self.closing.to_cpu(total)]
+        steps = [*self.closing.reductions(total, len(self.stages[d, s].parameters)), *self.closing.to_cpu(total)]
         self._serial(steps, "compute").place(self.plan, self.lanes, tag)
 
     def _serial(self, steps: list[Step], lane: str) -> Template:
