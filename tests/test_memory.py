@@ -130,6 +130,23 @@ def test_gradients_that_are_not_reduced_at_once_stay_whole():
     assert last["gradients_gib"] - at_once["gradients_gib"] == pytest.approx(whole, rel=0.01)
 
 
+@pytest.mark.parametrize("fused, bytes_each", [(True, 2), ([], 6)])
+def test_a_chunked_loss_holds_one_chunk_of_logits(fused, bytes_each):
+    """Fused: the gradient in place of 16-bit logits. Unfused: fp32 and 16-bit ones."""
+    wide = {"layers": 2, "hidden": 512, "heads": 8, "vocab": 131072, "position": "rope"}
+    training = {"micro_batch": 4, "recompute": "full", "fused": fused}
+    runs = [
+        simulate(scenario(training=training | {"loss_chunks": chunks}, model=wide)).metrics for chunks in (1, 2, 4)
+    ]
+    peaks = [run["memory"]["per_stage"][0] for run in runs]
+    held = [stage["activations_gib"] + stage["temporary_gib"] for stage in peaks]
+    logits = 4096 * 131072 * bytes_each / GIB
+    assert held[0] - held[1] == pytest.approx(logits / 2)
+    assert held[1] - held[2] == pytest.approx(logits / 4)
+    flops = [run["hardware_tflops_per_gpu"] * run["iteration_time_s"] for run in runs]
+    assert flops == pytest.approx([flops[0]] * 3)
+
+
 def test_fsdp_holds_few_gathered_layers():
     flat = stage(parallelism={"zero": 3}, training={"recompute": "full"})
     layer = 12 * 1600**2 * 2 / GIB

@@ -11,6 +11,12 @@ from llmsim.scenario import Scenario
 Settings = Mapping[str, Any]
 
 
+def _loss(scenario: Scenario) -> Iterator[Settings]:
+    for chunks in (4, 16):
+        if scenario.training.loss_chunks < chunks:
+            yield {"training.loss_chunks": chunks}
+
+
 def _recompute(scenario: Scenario) -> Iterator[Settings]:
     """Recompute the attention core, then half of the layers of each stage, then all."""
     recompute, layout = scenario.training.recompute, scenario.resolve().layout
@@ -98,6 +104,7 @@ def _nodes(scenario: Scenario) -> Iterator[Settings]:
 KINDS: Mapping[str, Callable[[Scenario], Iterator[Settings]]] = {
     "attention": _attention,
     "fusion": _fusion,
+    "loss": _loss,
     "recomputation": _recompute,
     "micro-batch": _micro_batch,
     "sequence parallelism": _sequence,

@@ -171,7 +171,15 @@ def mtp_activation_bytes(arch: Architecture, shard: Shard) -> Saved:
 
 
 def logits_bytes(arch: Architecture, shard: Shard) -> float:
-    """The logits kept for the loss: fp32 softmax, or with a fused loss the gradient in place of 16-bit logits."""
+    """The logits kept for the loss: fp32 softmax, or with a fused loss the gradient in place of 16-bit logits.
+
+    In chunks none are kept: each chunk goes backward at once, and the gradient of the head's input takes the place of
+    the input (Hsu et al. 2024, arXiv 2410.10989, section 3.2).
+    """
+    return 0.0 if shard.loss_chunks > 1 else _logits(arch, shard)
+
+
+def _logits(arch: Architecture, shard: Shard) -> float:
     size = shard.element if shard.fused("cross_entropy") else FP32
     return shard.tokens * vocab_on_rank(arch, shard) * size
 
@@ -191,6 +199,8 @@ def head_transient_bytes(arch: Architecture, shard: Shard) -> float:
     """Working memory of the head beyond what it keeps: 16-bit logits beside fp32 ones, its input and its gradient."""
     e, tokens = shard.element, shard.tokens
     beside = 0.0 if shard.fused("cross_entropy") or e == FP32 else tokens * vocab_on_rank(arch, shard) * e
+    if shard.loss_chunks > 1:
+        beside = (beside + _logits(arch, shard)) / shard.loss_chunks
     return beside + tokens * arch.hidden * e * (2 if shard.split_sequence else 1)
 
 

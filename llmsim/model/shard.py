@@ -44,6 +44,7 @@ class Shard:
     `regather` false: inputs that sequence parallelism has gathered are kept whole for the weight gradient.
     `imbalance` is the load of the busiest rank's experts over the mean. `accumulate` false: weight gradients are
     written once in compute precision (FSDP and ZeRO reduce them at once), not added into a gradient buffer.
+    `loss_chunks`: the head takes so many parts of the tokens one after the other, and no logits are kept.
     """
 
     micro_batch: int
@@ -66,9 +67,10 @@ class Shard:
     expert_tp: int | None = None
     imbalance: float = 1.0
     accumulate: bool = True
+    loss_chunks: int = 1
 
     def __post_init__(self) -> None:
-        for key in ("micro_batch", "seq_len", "tp", "cp", "ep"):
+        for key in ("micro_batch", "seq_len", "tp", "cp", "ep", "loss_chunks"):
             if getattr(self, key) < 1:
                 raise ModelError(f"{key}: {getattr(self, key)} is too small; expected at least 1")
         for key, accepted in _CHOICES.items():

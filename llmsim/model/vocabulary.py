@@ -87,7 +87,9 @@ def head_steps(arch: Architecture, shard: Shard) -> LayerSteps:
             gather = Communication("all_gather", "tp", shard.tokens * h * shard.element)
             entry |= {"entry": gather} | ({"regather": gather} if shard.regather else {})
         serial = replace(shard, tp_overlap=False)  # no framework pipelines the head's gather with its GEMM
-        chain.append(Linear("logits", whole(shard.tokens), rows, h, serial, shard.core_precision, **entry))
+        # Chunks are products of fewer rows each, whose weight gradients add up.
+        tokens, chunks = whole(shard.tokens / shard.loss_chunks), shard.loss_chunks
+        chain.append(Linear("logits", tokens, rows, h, serial, shard.core_precision, chunks, **entry))
         chain.append(_cross_entropy(shard, shard.tokens * rows))
     return _without_recompute(chain, shard)
 

@@ -38,6 +38,7 @@ def shard_of(scenario: Scenario) -> Shard:
         async_tp_grad=training.overlap.tp_grad,
         regather=scenario.parallelism.regather,
         grad_dtype=training.grad_dtype,
+        loss_chunks=training.loss_chunks,
         accumulate=_accumulates(scenario),
     )
 

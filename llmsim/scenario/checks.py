@@ -239,6 +239,13 @@ def check_recompute_layers(s: Subject) -> Found:
         )
 
 
+def check_loss_chunks(s: Subject) -> Found:
+    training = s.scenario.training
+    tokens = training.micro_batch * training.seq_len // s.scenario.parallelism.cp
+    if training.loss_chunks > tokens:
+        yield "training.loss_chunks", f"{training.loss_chunks} is more than the {tokens} tokens of a micro-batch"
+
+
 def check_hsdp(s: Subject) -> Found:
     p = s.scenario.parallelism
     if p.hsdp is None:
@@ -382,8 +389,7 @@ GRID_CHECKS = (check_gpus_per_node, check_network_exists, check_grid)
 CHECKS = (
     *(check_batch, check_sequence, check_heads, check_kv_heads, check_ffn, check_experts),
     *(check_schedule, check_chunks, check_stage_layers, check_recompute_layers, check_hsdp, check_precision),
-    check_grad_reduction,
-    check_offload,
+    *(check_grad_reduction, check_loss_chunks, check_offload),
     check_jitter,
     *(check_storage, check_dataset),
     *(check_faults, check_size),

@@ -180,6 +180,7 @@ class TrainingSection(Section):
     grad_reduction: choice("auto", "all_reduce", "reduce_scatter") = "auto"
     recompute: Annotated[Recompute, BeforeValidator(_recompute)] = Recompute(mode="selective")
     attention: choice("flash", "flash1", "flash2", "flash3", "unfused") = "flash"
+    loss_chunks: Count = 1  # parts of the tokens whose logits are made, used and dropped one after the other
     fused: Annotated[bool | tuple[str, ...], BeforeValidator(_fused)] = True
     optimizer: choice("adam", "sgd", "adafactor", "muon", "adam8bit") = "adam"
     overlap: Annotated[Overlap, empty_when_null()] = Overlap()
