@@ -208,3 +208,25 @@ def test_plot_without_any_result():
 
     frame = validate(["r0024"], workers=1).assign(error=float("nan"), simulated=float("nan"))
     assert plot_validation(frame).axes
+
+
+def test_attempts_that_ran_out_of_memory_are_said_not_to_fit():
+    from llmsim.validation.memory import memory_summary, out_of_memory_rows
+
+    assert {r["id"] for r in out_of_memory_rows()}.isdisjoint(r["id"] for r in published_rows())
+    frame = validate(rows=out_of_memory_rows(), workers=1)
+    assert not frame["fits"].astype(bool).any()
+    (source, everything) = memory_summary(frame)
+    assert source["n"] == 0 and everything["right"] == 1.0 and everything["verdicts"] == 3
+
+
+@pytest.mark.slow
+def test_peak_memory_of_published_runs():
+    """A part of them, each source's own definition; docs/memory.md has the whole table."""
+    from llmsim.validation.memory import memory_rows, memory_summary
+
+    rows = [r for number, r in enumerate(memory_rows()) if not r["memory_gib"] or number % 4 == 0]
+    *_, everything = memory_summary(validate(rows=rows))
+    assert everything["n"] > 50
+    assert everything["median"] <= 0.10 and everything["p90"] <= 0.25
+    assert everything["right"] >= 0.95

@@ -54,7 +54,7 @@ def validate(
         document["collectives_left_out"] = collective_transfer(max(1, workers))
     frame = None
     if name not in ("kernels", "collectives"):
-        frame = _training(None if name in (None, "training", "memory") else [name], max(1, workers))
+        frame = _training(name, max(1, workers))
         document |= _documents(frame, name)
     if cross:
         from llmsim.validation.cross import cross_validation
@@ -77,12 +77,15 @@ def validate(
         _print(document, frame, worst)
 
 
-def _training(names: list[str] | None, workers: int) -> "pd.DataFrame":
+def _training(name: str | None, workers: int) -> "pd.DataFrame":
     from llmsim.cli.console import SlowProgress
+    from llmsim.validation.memory import memory_rows
     from llmsim.validation.run import validate as run
 
     with SlowProgress("published runs") as progress:
-        return run(names, workers, progress)
+        if name == "memory":
+            return run(None, workers, progress, rows=memory_rows())
+        return run(None if name in (None, "training") else [name], workers, progress)
 
 
 def _documents(frame: "pd.DataFrame", name: str | None) -> dict[str, Any]:
@@ -90,8 +93,9 @@ def _documents(frame: "pd.DataFrame", name: str | None) -> dict[str, Any]:
     from llmsim.validation.memory import memory_summary
 
     memory = memory_summary(frame)
-    times = {} if name == "memory" else {"training": _records(frame)}
-    return times | ({"memory": memory} if memory else {})
+    if name == "memory":
+        return {"memory": memory, "memory_rows": frame.astype(object).where(frame.notna(), None).to_dict("records")}
+    return {"training": _records(frame)} | ({"memory": memory} if memory else {})
 
 
 def _records(frame: "pd.DataFrame") -> dict[str, Any]:
@@ -125,9 +129,12 @@ def _print(document: dict[str, Any], frame: "pd.DataFrame | None", count: int) -
         rows = [[row["by"], row["value"], *numbers(row)] for row in document["collectives"]]
         print_table("Collective times", ["by", "", *figures], rows, left=2)
     if "memory" in document:
-        rows = [[row["source"], *numbers(row), percent(row["fits"]), row["ran"]] for row in document["memory"]]
-        columns = ["source", *figures, "said to fit", "that ran"]
-        print_table("Peak memory of published runs, and runs that ran", columns, rows)
+        rows = [
+            [row["source"], row["definition"], *numbers(row), percent(row["right"]), row["verdicts"]]
+            for row in document["memory"]
+        ]
+        columns = ["source", "what was measured", *figures, "right whether it fits", "of"]
+        print_table("Peak memory of published runs", columns, rows, left=2)
     if "collectives_left_out" in document:
         rows = [[row["by"], row["value"], *numbers(row)] for row in document["collectives_left_out"]]
         title = "Collective times, each cluster predicted by constants fitted to the others"

@@ -34,15 +34,26 @@ class Passes:
 
 @dataclass(frozen=True)
 class Curve:
-    """levels[category, event]: bytes of `DYNAMIC` from each time on."""
+    """levels[category, event]: bytes of `DYNAMIC` from each time on. updating[event]: an optimizer step goes on."""
 
     times: np.ndarray
     levels: np.ndarray
+    updating: np.ndarray
 
     @property
     def peak(self) -> int:
         """Index of the event after which most is held."""
         return int(np.argmax(self.levels.sum(axis=0)))
+
+    @property
+    def pools(self) -> float:
+        """Highest points of passes and of optimizer steps together.
+
+        A caching allocator keeps the blocks of both: the update's few large buffers do not fit into the many small
+        gaps that activations leave.
+        """
+        total = self.levels.sum(axis=0)
+        return float(total.max(where=~self.updating, initial=0.0) + total.max(where=self.updating, initial=0.0))
 
 
 class Replay:
@@ -118,7 +129,7 @@ def curve(lanes: Sequence[Passes], units: Sequence[int], memory: StageMemory, he
         ]
     )
     whole = np.array([f.parameters.total for f in footprints]) * memory.whole_gradients
-    times, deltas = [], []
+    times, deltas, updates = [], [], []
     for passes in lanes:
         kind, chunk = passes.kind, np.maximum(passes.chunk, 0)
         update = kind == _UPDATE
@@ -141,12 +152,13 @@ def curve(lanes: Sequence[Passes], units: Sequence[int], memory: StageMemory, he
                 if len(own):
                     delta[2, own[0], 0] += whole[number]
                     delta[2, own[-1], 1] -= whole[number]
+        updates.append(np.column_stack((update, np.zeros_like(update))).ravel())
         times.append(np.column_stack((passes.start, passes.end)).ravel())
         deltas.append(delta.reshape(len(DYNAMIC), 2 * count))
-    moments, changes = np.concatenate(times), np.concatenate(deltas, axis=1)
+    moments, changes, updating = np.concatenate(times), np.concatenate(deltas, axis=1), np.concatenate(updates)
     if len(lanes) > 1:
         # What ends at a moment is freed before what begins then on the other lane is allocated.
         begins = np.arange(len(moments)) % 2 == 0
         order = np.lexsort((begins, moments))
-        moments, changes = moments[order], changes[:, order]
-    return Curve(moments, np.cumsum(changes, axis=1))
+        moments, changes, updating = moments[order], changes[:, order], updating[order]
+    return Curve(moments, np.cumsum(changes, axis=1), updating)

@@ -76,7 +76,8 @@ def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
         tuple(footprints),
         keeping,
         float(sharding.grad_bytes) if sharding is not None and accumulates else 0.0,
-        4.0 if gradient < 4 and sharding is None and training.offload.optimizer == "none" else 0.0,
+        # 16-bit gradients are flattened and cast to fp32 for the update.
+        gradient + 4.0 if gradient < 4 and sharding is None and training.offload.optimizer == "none" else 0.0,
     )
 
 

@@ -27,7 +27,7 @@ CATEGORIES = ("parameters", "gradients", "optimizer", "activations", "temporary"
 class ClassMemory:
     """One rank class: its model states, what its passes held over time, and what its libraries reserve (bytes).
 
-    buffers: of communicators, outside the allocator. workspaces: of math libraries.
+    buffers: of communicators, outside the allocator. workspaces: of math libraries. room: what the device has.
     """
 
     rank: int
@@ -36,6 +36,7 @@ class ClassMemory:
     curve: Curve
     buffers: float
     workspaces: float
+    room: float
 
     @cached_property
     def parts(self) -> dict[str, float]:
@@ -55,23 +56,28 @@ class ClassMemory:
         return float(self.curve.levels[:, self.curve.peak].sum())
 
     @property
-    def reserved(self) -> float:
-        """Beyond tensors: gaps between allocations, workspaces, communication buffers."""
-        return self.coming_and_going * memory_constants().fragmentation + self.workspaces + self.buffers
-
-    @property
     def allocated(self) -> float:
         """Highest sum of tensors: PyTorch's max_memory_allocated."""
         return self.states.total + self.coming_and_going + self.workspaces
 
     @property
+    def _gaps(self) -> float:
+        """What the allocator holds between tensors, if it may."""
+        return self.curve.pools * (1 + memory_constants().fragmentation) - self.coming_and_going
+
+    @property
     def in_allocator(self) -> float:
-        """PyTorch's max_memory_reserved."""
-        return self.allocated + self.coming_and_going * memory_constants().fragmentation
+        """PyTorch's max_memory_reserved: free blocks are given back before an allocation fails."""
+        return self.allocated + min(self._gaps, max(0.0, self.room - self.allocated - self.buffers))
+
+    @property
+    def reserved(self) -> float:
+        """Beyond tensors: gaps between allocations, workspaces, communication buffers."""
+        return self.in_allocator - self.allocated + self.workspaces + self.buffers
 
     @property
     def peak(self) -> float:
-        """All that the device must hold beside the context."""
+        """All that the device holds beside the context; more than its capacity where tensors and buffers are."""
         return self.in_allocator + self.buffers
 
 
@@ -102,8 +108,7 @@ class Memory:
         return {
             "capacity_gib": self.capacity / GIB,
             "peak_gib": worst.peak / GIB,
-            # Gaps between allocations are given back before an allocation fails.
-            "fits": all(entry.allocated + entry.buffers <= self.capacity for entry in self.classes),
+            "fits": worst.peak <= self.capacity,
             "peak_allocated_gib": max(entry.allocated for entry in self.classes) / GIB,
             "peak_reserved_gib": max(entry.in_allocator for entry in self.classes) / GIB,
             "peak_device_gib": (worst.peak + self.context) / GIB,
@@ -152,6 +157,8 @@ def memory_of(scenario: Scenario, program: Program, played: Played) -> Memory:
     """What every rank class held while the program was played."""
     constants, memory = memory_constants(), stage_memory(scenario, program)
     replay, classes = Replay(program, played), program.classes
+    total = scenario.resolve().topology.gpu.memory_bytes
+    room = total - constants.context
     known: dict[int, tuple[list[int], States, float, float]] = {}
     entries = []
     for number, rank in enumerate(classes.representative.tolist()):
@@ -167,10 +174,10 @@ def memory_of(scenario: Scenario, program: Program, played: Played) -> Memory:
                 curve=curve(replay.passes(number), units, memory, held),
                 buffers=communicators(program.groups[number]) * constants.nccl,
                 workspaces=constants.workspaces,
+                room=room,
             )
         )
-    topology = scenario.resolve().topology
-    return Memory(tuple(entries), topology.gpu.memory_bytes, constants.context)
+    return Memory(tuple(entries), total, constants.context)
 
 
 def _of_stage(program: Program, stage: int, memory) -> tuple[list[int], States, float]:

@@ -196,12 +196,23 @@ def head_activation_bytes(arch: Architecture, shard: Shard) -> Saved:
 
 
 def head_transient_bytes(arch: Architecture, shard: Shard) -> float:
-    """Working memory of the head beyond what it keeps: 16-bit logits beside fp32 ones, its input and its gradient."""
+    """Working memory of the head beyond what it keeps: its input and its gradient, and copies of the logits.
+
+    An unfused loss has three fp32 copies at its highest point: PyTorch's the logarithms, their gradient and that of the
+    logits; Megatron's the logits, those less their maximum and the exponentials.
+    """
     e, tokens = shard.element, shard.tokens
-    beside = 0.0 if shard.fused("cross_entropy") or e == FP32 else tokens * vocab_on_rank(arch, shard) * e
+    beside = 0.0 if shard.fused("cross_entropy") else tokens * vocab_on_rank(arch, shard) * _loss_copies(shard)
     if shard.loss_chunks > 1:
         beside = (beside + _logits(arch, shard)) / shard.loss_chunks
     return beside + tokens * arch.hidden * e * (2 if shard.split_sequence else 1)
+
+
+def _loss_copies(shard: Shard) -> int:
+    """Bytes a logit beside what an unfused loss keeps: two fp32 copies; overwriting them, the 16-bit logits only."""
+    if shard.fused("loss_in_place"):
+        return shard.element % FP32
+    return 2 * FP32
 
 
 def peak_transient_bytes(arch: Architecture, shard: Shard, kind: LayerKind = "dense") -> float:

@@ -17,6 +17,7 @@ ALL_FUSIONS = frozenset(
         "cross_entropy",  # softmax, loss and gradient on the half-precision logits
         "qkv_layout",  # q, k and v reach flash attention as the projection leaves them, without copies
         "flat_gradients",  # sharded gradients are reduced as they are; FSDP1 flattens, casts and scales them first
+        "loss_in_place",  # an unfused loss that overwrites the logits: memory only
         "grad_accumulation",  # weight-gradient GEMMs add into the fp32 gradient buffer themselves
         "moe_permute",  # permutation and weighted un-permutation of tokens in one kernel each
         "optimizer",  # multi-tensor optimizer step (not part of a layer)

@@ -40,12 +40,13 @@ def compare(row: Row, detail: str = "block") -> dict[str, Any]:
         "micro_batch": int(float(row["micro_batch"])),
         "precision": row["precision"].split(" ")[0],
         "recompute": row.get("recompute") or "none",
-        "measured": float(row["iteration_time_s"]),
+        "measured": float(row["iteration_time_s"]) if row.get("iteration_time_s") else None,
         "memory_measured_gib": float(row["memory_gib"]) if row.get("memory_gib") else None,
         "known_reason": known_reasons().get(row["id"]),
         "simulated": None,
         "error": None,
         "memory_error": None,
+        "memory_definition": memory_definition(row),
         "fits": None,
         "reason": "",
     }
@@ -60,9 +61,10 @@ def compare(row: Row, detail: str = "block") -> dict[str, Any]:
     else:
         simulated = metrics["iteration_time_s"]
         record["simulated"] = simulated
-        record["error"] = simulated / record["measured"] - 1.0
+        if record["measured"]:
+            record["error"] = simulated / record["measured"] - 1.0
         record |= {f"share_{key}": metrics["time_breakdown"][key] / simulated for key in BREAKDOWN}
-        record["memory_gib"] = metrics["memory"][f"peak_{memory_definition(row)}_gib"]
+        record["memory_gib"] = metrics["memory"][f"peak_{record['memory_definition']}_gib"]
         record["fits"] = metrics["memory"]["fits"]
         if record["memory_measured_gib"]:
             record["memory_error"] = record["memory_gib"] / record["memory_measured_gib"] - 1.0
