@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmsim.errors import ModelError
+from llmsim.model.activations import layer_activation_bytes
 from llmsim.model.architecture import Architecture, Mla, Moe
 from llmsim.model.flops import flop_ledger, score_flops
 from llmsim.model.layer import (
@@ -299,3 +300,18 @@ def test_multi_token_prediction_equals_the_ledger(tp):
     # Outside the definition: the router, and (with tp) the low-rank products that every rank repeats.
     extra = tp * 2.0 * s * 7168 * 256 + (tp - 1) * 2.0 * s * 7168 * (1536 + 512 + 64)
     assert total - extra == pytest.approx(s * flop_ledger(arch, s).mtp, rel=1e-12)
+
+
+def test_narrow_operands_take_conversions_and_less_memory():
+    """fp8 keeps one byte of a linear layer's input, NVFP4 four bits and a scale for 16 values; attention stays bf16."""
+    wide, fp8, nvfp4 = (Shard(1, 4096, precision=p) for p in ("bf16", "fp8", "nvfp4"))
+    assert [shard.operand for shard in (wide, fp8, nvfp4)] == [2, 1, 0.5625]
+    kept = [sum(layer_activation_bytes(GPT3, shard).values()) for shard in (wide, fp8, nvfp4)]
+    assert kept[0] > kept[1] > kept[2]
+    casts = [
+        sum(step.work.bytes for step in layer_steps(GPT3, shard).forward if "cast" in step.name)
+        for shard in (wide, fp8, nvfp4)
+    ]
+    assert casts[0] == 0 < casts[1] < casts[2]  # NVFP4 looks for the largest value first
+    cores = [step.work.precision for step in layer_steps(GPT3, nvfp4).forward if isinstance(step.work, Attention)]
+    assert cores == ["bf16"]

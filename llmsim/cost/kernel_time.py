@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1}
+ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "nvfp4": 0.5}
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,4 +83,4 @@ def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
 
 def _copies(shard: Shard, scenario: Scenario) -> float:
     """Low-precision copies of the weights, by row and by column, kept over the micro-batches of an iteration."""
-    return 2.0 if shard.fp8 and scenario.parallelism.zero < 3 else 0.0
+    return 2.0 * shard.operand if shard.narrow and scenario.parallelism.zero < 3 else 0.0

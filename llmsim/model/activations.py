@@ -68,7 +68,7 @@ def _linear_input(shard: Shard, width: float, sharded: bool) -> float:
     sequence parallelism (all of them where what was gathered is kept).
     """
     tokens = shard.tokens if sharded or not shard.regather else shard.local_tokens
-    return tokens * width * (1 if shard.fp8 else shard.element)
+    return tokens * width * shard.operand
 
 
 def _attention(arch: Architecture, shard: Shard) -> Saved:
@@ -93,7 +93,7 @@ def _attention(arch: Architecture, shard: Shard) -> Saved:
     saved |= {"query": tokens * query * e, "key": tokens * key * e, "value": tokens * head_value * e}
     if shard.attention == "flash":
         # The core keeps its output, which is the projection's input unless that is cast to fp8.
-        saved["attention_output"] = tokens * value * e if shard.fp8 else 0.0
+        saved["attention_output"] = tokens * value * e if shard.narrow else 0.0
         saved["logsumexp"] = tokens * heads * FP32
     else:
         scores = core.scores(shard)
@@ -131,7 +131,7 @@ def _activation(arch: Architecture, shard: Shard, rows: float, width: float) -> 
 def _moe(arch: Architecture, shard: Shard) -> Saved:
     moe, r, e = arch.moe, routing(arch, shard), shard.element
     assert moe is not None
-    linear = 1 if shard.fp8 else e
+    linear = shard.operand
     saved = {
         "router_input": r.rows * arch.hidden * e,
         "router_scores": 2.0 * r.rows * moe.experts * FP32,
@@ -143,7 +143,7 @@ def _moe(arch: Architecture, shard: Shard) -> Saved:
         "combine_input": r.routed * arch.hidden * e,
     }
     if moe.shared_ffn_hidden:
-        own = shard.fp8  # in 16 bits the shared expert reads the very tensor that the router keeps
+        own = shard.narrow  # in 16 bits the shared expert reads the very tensor that the router keeps
         saved |= _mlp(arch, shard, moe.shared_ffn_hidden, "shared_", own)
     return saved
 

@@ -54,8 +54,8 @@ def attention_chain(arch: Architecture, shard: Shard, window: int, exchanged: bo
     chain.append(
         Linear(
             "proj", whole(shard.tokens), arch.hidden, width, shard, shard.precision,
-            cast=traffic.fp8_cast(shard, shard.tokens * width),
-            cast_grad=traffic.fp8_cast(shard, shard.local_tokens * arch.hidden),
+            cast=traffic.narrow_cast(shard, shard.tokens * width),
+            cast_grad=traffic.narrow_cast(shard, shard.local_tokens * arch.hidden),
             **leave,
         )
     )  # fmt: skip
@@ -69,8 +69,8 @@ def _projections(arch: Architecture, shard: Shard) -> list[Operator]:
     chain: list[Operator] = [
         Linear(
             "qkv", whole(shard.tokens), width, arch.hidden, shard, shard.precision,
-            cast=traffic.fp8_cast(shard, shard.local_tokens * arch.hidden, fused=True),
-            cast_grad=traffic.fp8_cast(shard, shard.tokens * width),
+            cast=traffic.narrow_cast(shard, shard.local_tokens * arch.hidden, fused=True),
+            cast_grad=traffic.narrow_cast(shard, shard.tokens * width),
             **column_entry(shard, arch.hidden),
         )
     ]  # fmt: skip
@@ -95,16 +95,16 @@ def _mla_projections(arch: Architecture, shard: Shard) -> list[Operator]:
         chain.append(
             Linear(
                 f"{name}_down", whole(local), rank + extra, arch.hidden, shard, precision,
-                cast=traffic.fp8_cast(shard, local * arch.hidden, fused=True),
-                cast_grad=traffic.fp8_cast(shard, local * (rank + extra)),
+                cast=traffic.narrow_cast(shard, local * arch.hidden, fused=True),
+                cast_grad=traffic.narrow_cast(shard, local * (rank + extra)),
             )
         )  # fmt: skip
         chain.append(elementwise(f"{name}_norm", *traffic.norm(arch, shard, local, rank)))
         chain.append(
             Linear(
                 f"{name}_up", whole(tokens), ceil(up), rank, shard, precision,
-                cast=traffic.fp8_cast(shard, local * rank, fused=True),
-                cast_grad=traffic.fp8_cast(shard, tokens * up),
+                cast=traffic.narrow_cast(shard, local * rank, fused=True),
+                cast_grad=traffic.narrow_cast(shard, tokens * up),
                 **column_entry(shard, rank + extra),
             )
         )  # fmt: skip
@@ -116,8 +116,8 @@ def _mla_projections(arch: Architecture, shard: Shard) -> list[Operator]:
         chain.append(
             Linear(
                 "q", whole(tokens), ceil(query), arch.hidden, shard, precision,
-                cast=traffic.fp8_cast(shard, local * arch.hidden, fused=True),
-                cast_grad=traffic.fp8_cast(shard, tokens * query),
+                cast=traffic.narrow_cast(shard, local * arch.hidden, fused=True),
+                cast_grad=traffic.narrow_cast(shard, tokens * query),
                 **column_entry(shard, arch.hidden),
             )
         )  # fmt: skip

@@ -22,15 +22,15 @@ def mlp_chain(
     return [
         Linear(
             f"{prefix}fc1", rows, up, arch.hidden, shard, shard.precision,
-            cast=traffic.fp8_cast(shard, shard.local_tokens * arch.hidden, fused=True),
-            cast_grad=traffic.fp8_cast(shard, shard.tokens * up, fused=True),
+            cast=traffic.narrow_cast(shard, shard.local_tokens * arch.hidden, fused=True),
+            cast_grad=traffic.narrow_cast(shard, shard.tokens * up, fused=True),
             **(column_entry(shard, arch.hidden) if entry else {}),
         ),
         elementwise(f"{prefix}activation", *traffic.activation(arch, shard, shard.tokens, local)),
         Linear(
             f"{prefix}fc2", rows, arch.hidden, local, shard, shard.precision,
-            cast=traffic.fp8_cast(shard, shard.tokens * local, fused=True),
-            cast_grad=traffic.fp8_cast(shard, shard.local_tokens * arch.hidden),
+            cast=traffic.narrow_cast(shard, shard.tokens * local, fused=True),
+            cast_grad=traffic.narrow_cast(shard, shard.local_tokens * arch.hidden),
             **(row_exit(shard, arch.hidden) if leave else {}),
         ),
     ]  # fmt: skip

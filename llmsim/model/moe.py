@@ -110,14 +110,14 @@ def _experts(arch: Architecture, shard: Shard, r: Routing) -> list[Operator]:
     return [
         Linear(
             "experts_fc1", r.per_expert, up, h, shard, shard.precision, r.experts, True,
-            cast=traffic.fp8_cast(shard, r.gathered * h),
-            cast_grad=traffic.fp8_cast(shard, r.gathered * up, fused=True),
+            cast=traffic.narrow_cast(shard, r.gathered * h),
+            cast_grad=traffic.narrow_cast(shard, r.gathered * up, fused=True),
         ),
         elementwise("experts_activation", *traffic.activation(arch, shard, r.gathered, width)),
         Linear(
             "experts_fc2", r.per_expert, h, width, shard, shard.precision, r.experts, True,
-            cast=traffic.fp8_cast(shard, r.gathered * width, fused=True),
-            cast_grad=traffic.fp8_cast(shard, r.gathered * h),
+            cast=traffic.narrow_cast(shard, r.gathered * width, fused=True),
+            cast_grad=traffic.narrow_cast(shard, r.gathered * h),
         ),
     ]  # fmt: skip
 

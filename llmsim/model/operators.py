@@ -125,8 +125,8 @@ class Linear:
 
     entry/exit are the collectives before the input and after the output; entry_grad/exit_grad those of the gradients
     (Megatron's f, g and their sequence-parallel forms). `regather`: with sequence parallelism the gathered input is
-    not kept but gathered again for the weight gradient. `cast`/`cast_grad`: bytes of the fp8 conversions. `grouped`:
-    the products are those of different experts.
+    not kept but gathered again for the weight gradient. `cast`/`cast_grad`: bytes of the conversions to fp8 or NVFP4.
+    `grouped`: the products are those of different experts.
     """
 
     name: str

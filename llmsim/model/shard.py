@@ -25,7 +25,9 @@ ALL_FUSIONS = frozenset(
 )
 NO_FUSIONS: frozenset[str] = frozenset()
 
-_ELEMENT = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 2}
+_ELEMENT = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 2, "nvfp4": 2}
+# Bytes of one operand of a narrow product, scales included: NVFP4 has one 8-bit scale for 16 values.
+_NARROW = {"fp8": 1.0, "nvfp4": 0.5625}
 _GRADIENT = {"fp32": 4, "fp16": 2, "bf16": 2}
 _CHOICES = {
     "precision": tuple(_ELEMENT),
@@ -96,17 +98,23 @@ class Shard:
 
     @property
     def core_precision(self) -> str:
-        """Precision of attention, router and logits: fp8 training keeps these in bf16."""
-        return "bf16" if self.precision == "fp8" else self.precision
+        """Precision of attention, router and logits: fp8 and NVFP4 training keep these in bf16."""
+        return "bf16" if self.narrow else self.precision
 
     @property
-    def fp8(self) -> bool:
-        return self.precision == "fp8"
+    def narrow(self) -> bool:
+        """Whether the operands of linear layers are converted to fp8 or NVFP4."""
+        return self.precision in _NARROW
 
     @property
-    def gathered_element(self) -> int:
-        """Bytes of one value in a sequence-parallel all-gather: fp8 tensors are gathered after the cast."""
-        return 1 if self.fp8 else self.element
+    def operand(self) -> float:
+        """Bytes of one value as a linear layer multiplies it."""
+        return _NARROW.get(self.precision, self.element)
+
+    @property
+    def gathered_element(self) -> float:
+        """Bytes of one value in a sequence-parallel all-gather: narrow tensors are gathered after the cast."""
+        return self.operand
 
     @property
     def split_sequence(self) -> bool:

@@ -100,11 +100,13 @@ def copy(shard: Shard, values: float, kernels: int = 1) -> Passes:
     return _pair(values, (2 * shard.element, kernels), (2 * shard.element, kernels))
 
 
-def fp8_cast(shard: Shard, values: float, fused: bool = False) -> float:
-    """Bytes to quantise a GEMM operand and store its transpose, which the weight gradient multiplies (0 unless fp8).
+def narrow_cast(shard: Shard, values: float, fused: bool = False) -> float:
+    """Bytes to quantise a GEMM operand and store its transpose, which the weight gradient multiplies (0 in 16 bits).
 
-    `fused`: the producer (norm, activation) writes fp8 itself, which leaves the transpose.
+    `fused`: the producer (norm, activation) writes the narrow operand itself, which leaves the transpose. NVFP4 reads
+    once more, for the tensor's largest value (NVIDIA 2025, arXiv 2509.25149, section 4).
     """
-    if not shard.fp8:
+    if not shard.narrow:
         return 0.0
-    return values * (1.0 if fused else shard.element + 2.0)
+    again = shard.element if shard.precision == "nvfp4" else 0
+    return values * (shard.operand + again if fused else shard.element + again + 2 * shard.operand)

@@ -83,7 +83,7 @@ def head_steps(arch: Architecture, shard: Shard) -> LayerSteps:
     if arch.vocab:
         rows = vocab_on_rank(arch, shard)
         entry = column_entry(shard, h)
-        if shard.fp8 and "entry" in entry:
+        if shard.narrow and "entry" in entry:
             gather = Communication("all_gather", "tp", shard.tokens * h * shard.element)
             entry |= {"entry": gather} | ({"regather": gather} if shard.regather else {})
         serial = replace(shard, tp_overlap=False)  # no framework pipelines the head's gather with its GEMM
@@ -106,8 +106,8 @@ def mtp_steps(arch: Architecture, shard: Shard) -> LayerSteps:
         elementwise("mtp_norms", *traffic.norm(arch, shard, 2 * local, h)),
         Linear(
             "mtp_projection", whole(shard.tokens), ceil(h / shard.tp), 2 * h, shard, shard.precision,
-            cast=traffic.fp8_cast(shard, 2 * local * h, fused=True),
-            cast_grad=traffic.fp8_cast(shard, shard.tokens * h / shard.tp),
+            cast=traffic.narrow_cast(shard, 2 * local * h, fused=True),
+            cast_grad=traffic.narrow_cast(shard, shard.tokens * h / shard.tp),
             **column_entry(shard, 2 * h),
         ),
     ]  # fmt: skip

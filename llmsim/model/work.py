@@ -6,7 +6,7 @@ The model layer lists `Step`s; the cost layer turns the work of each into second
 from dataclasses import dataclass
 from typing import Literal
 
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "nvfp4"]
 
 
 @dataclass(frozen=True, slots=True)

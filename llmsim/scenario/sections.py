@@ -174,7 +174,7 @@ class TrainingSection(Section):
     seq_len: Count = 2048
     global_batch: Count = Field(examples=[512])
     micro_batch: Count = 1
-    precision: choice("fp32", "tf32", "fp16", "bf16", "fp8") = "bf16"
+    precision: choice("fp32", "tf32", "fp16", "bf16", "fp8", "nvfp4") = "bf16"
     grad_dtype: choice("fp32", "fp16", "bf16") = "fp32"
     # auto: reduce_scatter where optimizer states are sharded; DeepSpeed's pipelines all-reduce even then
     grad_reduction: choice("auto", "all_reduce", "reduce_scatter") = "auto"
