@@ -204,3 +204,13 @@ def test_a_slow_link_splits_the_ranks_that_cross_it():
     classes, links = refine(np.zeros(6, dtype=int), [], [], np.array([0, 0, 1]), flows)
     assert classes.tolist() == [0, 0, 0, 0, 1, 1]
     assert links.tolist() == [0, 0, 1]
+
+
+def test_a_change_elsewhere_does_not_undo_a_share():
+    """At one instant a resource is crowded and another changes; what uses both keeps its share of the first."""
+    both = Op(0, (Part(1, 0.0, 0.1, ((0, 0.14), (1, 0.47))),))
+    one = Op(0, (Part(1, 0.0, 0.1, ((1, 0.54),)),))
+    lanes = [Lane(owner, "compute", [Item(Fragment((op,)), 0)]) for owner, op in enumerate((both, one))]
+    plan = Plan(capacities=[1.0, 1.0], lanes=lanes, changes=[CapacityChange(0.0, 0, 0.25)])
+    ends = [rows[0, 3] for rows in play(plan).rows]
+    assert ends == pytest.approx([0.1 + 0.1 * (1 - 0.46 / 0.47), 0.1])

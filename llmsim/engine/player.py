@@ -120,11 +120,21 @@ class Stage:
     def _flush(self, _: simpy.Event) -> None:
         resources, self.crowded = self.crowded, {}
         seen: set[int] = set()
+        together: dict[LanePlayer, dict[LanePlayer, None]] = {}  # of each activity all that it must be shared out with
         for resource in resources:
             if resource not in seen:
-                self._share(self._sharers(resource, seen))
+                members = self._sharers(resource, seen)
+                for player in list(members):
+                    members |= together.get(player, {})  # found by another resource before
+                for player in members:
+                    together[player] = members
+        shared: set[int] = set()
+        for members in list(together.values()):
+            if id(members) not in shared:
+                shared.add(id(members))
+                self._share(list(members))
 
-    def _sharers(self, resource: int, seen: set[int]) -> list[LanePlayer]:
+    def _sharers(self, resource: int, seen: set[int]) -> dict[LanePlayer, None]:
         """Every activity that shares an oversubscribed resource, directly or through another; `seen` grows."""
         load, limit, users, driven = self.load, self.limit, self.users, self.driven
         members: dict[LanePlayer, None] = {}
@@ -147,7 +157,7 @@ class Stage:
                     if other not in seen and (slowed or load[other] > limit[other]):
                         seen.add(other)
                         frontier.append(other)
-        return list(members)
+        return members
 
     def _share(self, members: list[LanePlayer]) -> None:
         """Max-min fair speeds for activities that share resources with no others."""
