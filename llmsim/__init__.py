@@ -15,6 +15,8 @@ _PUBLIC = {
     "compare_schedules": "llmsim.compare",
     "simulate_collective": "llmsim.collective",
     "sweep": "llmsim.sweeping",
+    "search": "llmsim.searching",
+    "explain": "llmsim.explaining",
     "plot_timeline": "llmsim.plots",
     "plot_schedule_comparison": "llmsim.plots",
     "plot_bubble_curves": "llmsim.plots",

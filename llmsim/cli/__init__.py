@@ -26,6 +26,8 @@ COMMANDS = {
     "calibrate": ("calibrate", "Fit constants to what was measured on your cluster."),
     "sweep": ("sweep", "Simulate a scenario at many points, one row each."),
     "export": ("export", "Save a simulated trace in another tool's format."),
+    "explain": ("explain", "What bounds a run, and which changes would make it faster."),
+    "search": ("search", "Find the best parallel layout for a model, a cluster and a batch."),
 }
 NOT_YET = ("goodput", "import", "report", "explain")  # promised, and not built: said so, unless a command has come
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from llmsim.economics.reading import training_tokens
 from llmsim.units import format_rate, format_seconds
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def figures(scenario: "Scenario", metrics: dict[str, Any]) -> list[tuple[str, st
     if metrics.get("time_to_train_s"):
         bill = [f"${metrics['cost_usd']:,.0f}"] if metrics.get("cost_usd") else []
         bill += [f"{metrics['energy_kwh'] / 1000:,.1f} MWh"] if metrics.get("energy_kwh") else []
-        text = f"{format_seconds(metrics['time_to_train_s'])} for {counted(scenario.training.tokens)} tokens"
+        text = f"{format_seconds(metrics['time_to_train_s'])} for {counted(training_tokens(scenario))} tokens"
         rows.append(("time to train", ", ".join([text, *bill])))
     if metrics.get("bottleneck"):
         reason = metrics.get("bottleneck_reason")

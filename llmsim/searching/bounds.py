@@ -79,8 +79,8 @@ def least_seconds(outline: Outline) -> float:
         drain = min(to_head[s] for s in nearest)
         if not options.overlap_pipeline and drain:
             drain -= max(times.send_backward)  # the last send has been counted as work
-        if schedule.directions > 1:
-            drain = 0.0
+        if schedule.directions > 1 or "B" in kinds:
+            drain = 0.0  # of split backwards the halves for weights may come last, with nobody waiting for them
         early = _early(outline, held)
         ends.append(early + fill + work)
         head = schedule.rank_of(0, 0)

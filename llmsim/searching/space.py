@@ -75,6 +75,8 @@ def _distinct(point: Point, scenario: Scenario) -> bool:
     p = scenario.parallelism
     pp, vpp, tp = (point.get(f"parallelism.{axis}", getattr(p, axis)) for axis in ("pp", "vpp", "tp"))
     schedule = point.get("parallelism.schedule", p.schedule)
+    if scenario.resolve().architecture.layers % (pp * vpp):
+        return False
     if pp == 1 and (vpp > 1 or ("parallelism.schedule" in point and schedule != "1f1b")):
         return False
     if (schedule == "interleaved") != (vpp > 1) and schedule in ("1f1b", "gpipe", "zb-h1", "zb-h2", "interleaved"):

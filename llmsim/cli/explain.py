@@ -1,0 +1,62 @@
+"""`llmsim explain`: the bottleneck, and what to change."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from llmsim.cli.options import AS_JSON, SETTINGS, open_scenario
+
+if TYPE_CHECKING:
+    from llmsim.explaining import Explanation
+
+_MOST = 10  # changes that are shown
+
+
+@click.command()
+@click.argument("scenario")
+@SETTINGS
+@AS_JSON
+def explain(scenario: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """What bounds SCENARIO (data, compute, memory or communication), its critical path, and the changes that help."""
+    from llmsim.cli.console import SlowProgress, print_json
+    from llmsim.explaining import explain as find
+
+    loaded = open_scenario(scenario, settings)
+    with SlowProgress(f"what-ifs of {loaded.name}") as progress:
+        found = find(loaded, progress)
+    if as_json:
+        print_json(found.record())
+    else:
+        _print(found)
+
+
+def _print(found: "Explanation") -> None:
+    from llmsim.cli.console import print_table
+    from llmsim.explaining.critical import on_path
+    from llmsim.units import format_seconds
+
+    metrics = found.result.metrics
+    total = metrics["iteration_time_s"]
+    click.echo(f"{metrics['name']}: {format_seconds(total)} an iteration")
+    click.echo(f"bottleneck: {found.bottleneck}: {found.reason}")
+    free = sorted(found.free, key=lambda each: -each.gain)
+    rows = [(each.name, format_seconds(each.iteration_time_s), f"{each.gain:.1%}") for each in free]
+    print_table("what if (simulated)", ("with", "iteration", "less time"), rows)
+    path = [(name, format_seconds(time), f"{time / found.path['end_s'].max():.1%}")
+            for name, time in on_path(found.path).items()]  # fmt: skip
+    print_table("the critical path", ("what", "seconds", "share"), path)
+    if not found.changes:
+        click.echo("No single change that was tried is faster and fits.")
+        return
+    rows = [
+        (change.name, f"{change.gain:+.1%}", format_seconds(change.iteration_time_s), f"{change.peak_gib:.1f}",
+         " ".join(f"--set {key}={_text(value)}" for key, value in change.settings.items()))
+        for change in found.changes[:_MOST]
+    ]  # fmt: skip
+    click.echo("what to change (simulated, one at a time)")
+    for name, gain, time, gib, options in rows:
+        click.echo(f"  {gain:>7} tokens/s  {name}: {time} an iteration, {gib} GiB\n           {options}")
+
+
+def _text(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"

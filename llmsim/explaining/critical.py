@@ -1,0 +1,62 @@
+"""The critical path: the chain of ops, each waiting for the one before, that makes the iteration as long as it is."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CLOSE = 1e-9  # relative: ends and starts that the engine made equal
+
+
+def critical_path(trace: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows of the trace from the first op of the path to the last, with `wait_s` before each.
+
+    Going back from the op that ends last, the predecessor is the op of the same rank that ended last before this one
+    began; of communication it is the op, on whichever rank, that ended when this one began. `wait_s` is time that no op
+    explains (launch gaps).
+    """
+    timed = trace[trace["end_s"] > trace["start_s"]]
+    start, end, rank = (timed[name].to_numpy() for name in ("start_s", "end_s", "rank"))
+    talks = timed["kind"].isin(("collective", "p2p")).to_numpy()
+    order = np.argsort(end, kind="stable")
+    whole = order, end[order]
+    own = {number: tuple(part[rank[order] == number] for part in whole) for number in np.unique(rank)}
+    near = _CLOSE * (end.max() if len(end) else 0.0)
+    path, waits = [], []
+    current = int(order[-1]) if len(order) else None
+    while current is not None:
+        path.append(current)
+        found = _before(start[current], *own[rank[current]], start, near)
+        late = found is None or start[current] - end[found] > near
+        if late and talks[current]:
+            other = _before(start[current], *whole, start, near)
+            if other is not None and start[current] - end[other] <= near:
+                found = other
+        waits.append(max(0.0, start[current] - (end[found] if found is not None else 0.0)))
+        current = found
+    result = timed.iloc[path[::-1]].reset_index(drop=True)
+    result["wait_s"] = waits[::-1]
+    return result
+
+
+def _before(time: float, order: np.ndarray, ends: np.ndarray, start: np.ndarray, near: float) -> int | None:
+    """Of the ops in `order`, which have these `ends`, the last that has ended by `time`, None where there is none."""
+    last = int(np.searchsorted(ends, time + near, side="right")) - 1
+    # An op shorter than the tolerance may seem to precede itself; time must go back.
+    while last >= 0 and start[order[last]] >= time:
+        last -= 1
+    return int(order[last]) if last >= 0 else None
+
+
+def on_path(path: "pd.DataFrame") -> dict[str, float]:
+    """Seconds of the path by what is done in them, the most first."""
+    kind, group, phase = (path[name].astype(str) for name in ("kind", "group", "phase"))
+    talking = kind.isin(("collective", "p2p"))
+    label = np.where(talking, group + " communication", np.where(kind == "compute", phase + " computation", kind))
+    seconds = (path["end_s"] - path["start_s"]).groupby(label).sum()
+    result = seconds.sort_values(ascending=False).to_dict()
+    if (gaps := float(path["wait_s"].sum())) > 0:
+        result["gaps"] = gaps
+    return result
