@@ -294,9 +294,33 @@ def least_bytes(outline: Outline) -> tuple[float, float]:
             # Between the halves of a backward less may be held than before them.
             kept = flight * min(min(f.kept, f.waiting) for f in footprints)
         coming = max(kept, max(f.kept + f.forward for f in footprints))
-        most = max(most, memory.keeping.of(shares).total + coming * (1 + constants.fragmentation))
+        states = memory.keeping.of(shares).total
+        most = max(most, states + coming * (1 + constants.fragmentation))
+        if memory.whole_gradients:
+            late = _late_flight(outline.schedule, rank)
+            whole = [f.parameters.total for f in footprints]
+            summed = memory.whole_gradients * (max(whole) if late is None else sum(whole))
+            most = max(most, states + summed + (late or 0) * min(f.kept for f in footprints))
     gpu = outline.resolved.topology.gpu
     return most + constants.workspaces, gpu.memory_bytes - constants.context
+
+
+def _late_flight(schedule: Schedule, rank: int) -> int | None:
+    """Micro-batches in flight while gradients of all chunks add up (unsharded), at least; None if they never all do."""
+    made: dict[int, list[int]] = {}
+    for place, (kind, chunk, *_) in enumerate(schedule.orders[rank]):
+        if kind in ("BW", "W", "FB"):
+            made.setdefault(chunk, []).append(place)
+    begin, end = max(places[0] for places in made.values()), min(places[-1] for places in made.values())
+    if begin > end:
+        return None
+    if schedule.split_backward or schedule.directions > 1 or len(made) > 1:
+        return 0
+    flight = most = 0
+    for place, (kind, *_) in enumerate(schedule.orders[rank][:end]):
+        flight += 1 if kind == "F" else -1
+        most = max(most, flight * (place > begin))
+    return most
 
 
 def _memory(outline: Outline) -> StageMemory:
