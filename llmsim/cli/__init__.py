@@ -27,6 +27,8 @@ COMMANDS = {
     "sweep": ("sweep", "Simulate a scenario at many points, one row each."),
     "export": ("export", "Save a simulated trace in another tool's format."),
     "explain": ("explain", "What bounds a run, and which changes would make it faster."),
+    "scale": ("scale", "Strong and weak scaling: the same scenario on ever more nodes."),
+    "budget": ("budget", "Which model a cluster is worth in so many days."),
     "search": ("search", "Find the best parallel layout for a model, a cluster and a batch."),
 }
 NOT_YET = ("goodput", "import", "report", "explain")  # promised, and not built: said so, unless a command has come

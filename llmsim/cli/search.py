@@ -50,7 +50,7 @@ def search(
 ) -> None:
     """Rank the layouts of SCENARIO's model on its cluster with its global batch. Ctrl-C ends with the best so far."""
     from llmsim.cli.console import SlowProgress, print_json, warn
-    from llmsim.cli.files import PICTURES, TABLES, check_output, write_table
+    from llmsim.files import PICTURES, TABLES, check_output, write_table
     from llmsim.scenario.load import parse_override
     from llmsim.searching import search as find
 

@@ -19,7 +19,7 @@ def default_space(scenario: Scenario) -> Space:
     resolved, training = scenario.resolve(), scenario.training
     arch, gpus, node = resolved.architecture, resolved.gpus, resolved.gpus_per_node
     stages = [n for n in _divisors(gpus) if arch.layers % n == 0]
-    chunks = [n for n in _divisors(arch.layers) if n <= 8] if max(stages) > 1 else [1]
+    chunks = [n for n in _divisors(arch.layers) if n <= 6] if max(stages) > 1 else [1]
     space: Space = {
         "parallelism.tp": [n for n in _divisors(arch.heads) if n <= node and node % n == 0],
         "parallelism.pp": stages,
