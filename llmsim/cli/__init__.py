@@ -31,7 +31,7 @@ COMMANDS = {
     "budget": ("budget", "Which model a cluster is worth in so many days."),
     "search": ("search", "Find the best parallel layout for a model, a cluster and a batch."),
 }
-NOT_YET = ("goodput", "import", "report", "explain")  # promised, and not built: said so, unless a command has come
+NOT_YET = ("goodput", "import", "report")  # promised, and not built: said so, unless a command has come
 
 
 class LazyGroup(click.Group):
