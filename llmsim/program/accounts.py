@@ -166,9 +166,15 @@ def _spread(row: np.ndarray, labels: list[Label], label: np.ndarray, seconds: np
 
 def _overlap(number, count, by_name, labels, groups, category, hidden, total) -> None:
     """Communication time beside computation, by group of the class."""
-    own = _join(by_name.get("compute"), by_name.get("beside"))
-    computing = own[(category[own[:, 0].astype(int)] == _COMPUTE)]
-    s, e = union(computing[:, 2], computing[:, 3])
+
+    def computing(*lanes: str) -> tuple[np.ndarray, np.ndarray]:
+        own = _join(*(by_name.get(lane) for lane in lanes))
+        own = own[category[own[:, 0].astype(int)] == _COMPUTE]
+        return union(own[:, 2], own[:, 3])
+
+    anywhere = computing("compute", "beside")
+    # What a lane says itself hides under the other half of a block only.
+    across = {"compute": computing("beside"), "beside": computing("compute")}
     for key, rows in by_name.items():
         label = rows[:, 0].astype(int)
         for group in np.unique(groups[label]):
@@ -177,7 +183,7 @@ def _overlap(number, count, by_name, labels, groups, category, hidden, total) ->
             mine = rows[groups[label] == group]
             name = "pp" if group.startswith("pp_") else str(group)
             duration = float((mine[:, 3] - mine[:, 2]).sum())
-            beside = 0.0 if key == "compute" else covered(s, e, mine[:, 2], mine[:, 3])
+            beside = covered(*across.get(key, anywhere), mine[:, 2], mine[:, 3])
             total.setdefault(name, np.zeros(count))[number] += duration
             hidden.setdefault(name, np.zeros(count))[number] += beside
 
