@@ -1,7 +1,7 @@
 """`llmsim run`: simulate a scenario."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from llmsim.fitting import Remedy
     from llmsim.scenario import Scenario
 
+_MOMENT = 1500  # passes, of which some ten simulations take a second or two
+
 
 @click.command()
 @click.argument("scenario")
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 @click.option("--plot", metavar="OUT", help="Save the pipeline's timeline: OUT.png, .svg or .pdf.")
 @SETTINGS
 @DETAIL
-@click.option("--advise", is_flag=True, help="With --json: also the cheapest changes that would make it fit.")
+@click.option(
+    "--advise", is_flag=True, help="Simulate changes that would make it fit, with --json or a large pipeline too."
+)
 @click.option("--require-fit", is_flag=True, help="Exit with status 1 when the model does not fit in memory.")
 def run(
     scenario: str,
@@ -33,7 +37,8 @@ def run(
 ) -> None:
     """Simulate SCENARIO and say how long an iteration takes, where the time goes and whether it fits in memory.
 
-    Where it does not fit, the cheapest changes that would make it fit are simulated too.
+    Where it does not fit, the cheapest changes that would make it fit are simulated too, if that takes no longer than
+    a moment.
     """
     from llmsim.files import PICTURES, TABLES, check_output, write_table
 
@@ -55,10 +60,11 @@ def run(
         title = caption(result.metrics, loaded.parallelism.schedule)
         save_figure(plot_timeline(result.trace, title=title), plot)
     fits = result.metrics["memory"]["fits"]
-    found = [] if fits or (as_json and not advise) else _remedies(loaded)
+    wanted = advise or (not as_json and _passes(result.metrics) <= _MOMENT)
+    found = _remedies(loaded) if wanted and not fits else None
     if as_json:
         if advise:
-            result.metrics["memory"]["changes"] = [remedy.record() for remedy in found]
+            result.metrics["memory"]["changes"] = [remedy.record() for remedy in found or ()]
         print_json(result.metrics)
     else:
         from llmsim.cli.summary import print_summary
@@ -66,6 +72,12 @@ def run(
         print_summary(loaded, result.metrics, found)
     if require_fit and not fits:
         sys.exit(1)
+
+
+def _passes(metrics: dict[str, Any]) -> int:
+    """Passes that a simulation plays in one direction: what each change that is tried costs again."""
+    layout = metrics["layout"]
+    return metrics["simulation"]["classes"] * layout["micro_batches"] * layout["vpp"]
 
 
 def _remedies(scenario: "Scenario") -> "list[Remedy]":

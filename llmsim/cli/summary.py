@@ -29,7 +29,7 @@ _PARTS = {
 }
 
 
-def print_summary(scenario: "Scenario", metrics: dict[str, Any], remedies: "Sequence[Remedy]" = ()) -> None:
+def print_summary(scenario: "Scenario", metrics: dict[str, Any], remedies: "Sequence[Remedy] | None" = ()) -> None:
     """Headline, key figures, where the time goes, memory of the fullest stages, and what would make it fit."""
     from llmsim.cli.console import console
 
@@ -129,7 +129,8 @@ def _print_memory(out: "Console", metrics: dict[str, Any]) -> None:
     print_table("", ("stage", *shown), rows)
 
 
-def _print_shortfall(out: "Console", metrics: dict[str, Any], remedies: "Sequence[Remedy]") -> None:
+def _print_shortfall(out: "Console", metrics: dict[str, Any], remedies: "Sequence[Remedy] | None") -> None:
+    """remedies: None where none were looked for, empty where none were found."""
     from llmsim.fitting import shortfall
 
     missing = shortfall(metrics["memory"]) if metrics.get("memory") else None
@@ -137,6 +138,9 @@ def _print_shortfall(out: "Console", metrics: dict[str, Any], remedies: "Sequenc
         return
     out.print("does not fit", style="bold")
     out.print(f"  {missing}.", markup=False)
+    if remedies is None:
+        out.print("  With --advise, changes that would make it fit are simulated, which takes longer than this run.")
+        return
     if not remedies:
         out.print("  No change that was tried makes it fit; it takes more GPUs, or GPUs with more memory.")
         return
