@@ -2,7 +2,7 @@
 
 from llmsim.collectives.group import Group
 from llmsim.collectives.phase import CollectivePlan, Phase, bus_factor
-from llmsim.collectives.plan import OPERATIONS, plan_collective
+from llmsim.collectives.plan import OPERATIONS, plan_collective, plan_dispatch
 from llmsim.collectives.registry import ALGORITHMS
 from llmsim.collectives.simulate import size_table, sizes
 from llmsim.collectives.traffic import bytes_per_link
@@ -16,6 +16,7 @@ __all__ = [
     "bus_factor",
     "bytes_per_link",
     "plan_collective",
+    "plan_dispatch",
     "size_table",
     "sizes",
 ]

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from llmsim.collectives.group import Group
 from llmsim.collectives.phase import CollectivePlan
-from llmsim.collectives.point_to_point import protocol_of
+from llmsim.collectives.point_to_point import plan_once, protocol_of
 from llmsim.collectives.registry import ALGORITHMS
 from llmsim.collectives.tuner import PROTOCOLS, allowed, choose
 from llmsim.errors import CollectiveError, nearest
@@ -37,6 +37,18 @@ def plan_collective(
         raise CollectiveError(_impossible(operation, group, algorithm, protocol))
     phases, channels = ALGORITHMS[name].plan(operation, size, group, wire)
     return CollectivePlan(operation, name, wire, channels, size, group.ranks, phases)
+
+
+@lru_cache(maxsize=65536)
+def plan_dispatch(size: float, group: Group, copies: int, nodes: int) -> CollectivePlan:
+    """An all-to-all of tokens that reach each node once: `copies` of each, `size` bytes with all copies.
+
+    nodes: most nodes that a token goes to, 0 being any.
+    """
+    if group.ranks == 1 or size == 0:
+        return CollectivePlan("all_to_all", "none", "Simple", 0, size, group.ranks, ())
+    phases, sms = plan_once(size, group, copies, nodes)
+    return CollectivePlan("all_to_all", "deduplicated", "Simple", sms, size, group.ranks, phases)
 
 
 def _point_to_point(operation: str, size: float, group: Group, algorithm: str, protocol: str) -> tuple[str, str]:

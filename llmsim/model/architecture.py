@@ -42,14 +42,20 @@ class Moe:
     every: int = 1
     capacity_factor: float | None = None  # None: dropless
     router_bias: bool = False  # one bias an expert (gpt-oss; the load-balancing correction of DeepSeek-V3)
+    groups: int = 1  # experts are chosen within the `top_groups` best of so many groups (DeepSeek)
+    top_groups: int = 1
 
     def __post_init__(self) -> None:
-        for key in ("experts", "top_k", "expert_ffn_hidden", "every"):
+        for key in ("experts", "top_k", "expert_ffn_hidden", "every", "groups", "top_groups"):
             _at_least(f"moe.{key}", getattr(self, key), 1)
         for key in ("shared_experts", "shared_ffn_hidden", "first_dense"):
             _at_least(f"moe.{key}", getattr(self, key), 0)
         if self.top_k > self.experts:
             raise ModelError(f"moe.top_k: {self.top_k} is more than the {self.experts} experts")
+        if self.top_groups > self.groups:
+            raise ModelError(f"moe.top_groups: {self.top_groups} is more than the {self.groups} groups")
+        if self.experts % self.groups:
+            raise ModelError(f"moe.groups: {self.groups} does not divide the {self.experts} experts")
         if self.capacity_factor is not None and not self.capacity_factor > 0:
             raise ModelError(
                 f"moe.capacity_factor: {self.capacity_factor} must be positive, or null for dropless"

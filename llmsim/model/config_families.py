@@ -179,6 +179,8 @@ def _deepseek(config: ConfigFields) -> dict[str, Any]:
         "shared_experts": config.need_key("n_shared_experts"),
         "first_dense": config.need("first_k_dense_replace"),
         "every": config.get("moe_layer_freq", 1),
+        "groups": config.get("n_group", 1) or 1,
+        "top_groups": config.get("topk_group", 1) or 1,
         "router_bias": config.kind == "deepseek_v3",  # the load-balancing correction, one value an expert
     }
     return {

@@ -7,7 +7,7 @@ spread over ep ranks; `shard.expert_split` ranks of the tensor group share each 
 - tp without: all tp ranks route the same tokens, and one all-reduce of the combined output ends the sublayer.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from llmsim.model import traffic
@@ -16,9 +16,10 @@ from llmsim.model.exchange import whole
 from llmsim.model.mlp import mlp_chain
 from llmsim.model.operators import Linear, Operator, elementwise, exchange
 from llmsim.model.shard import Shard
-from llmsim.model.work import Communication, MemoryBound
+from llmsim.model.work import Communication, MemoryBound, Once
 
 _ROUTER_KERNELS = 6  # softmax or sigmoid, top-k, normalise, mask, histogram, auxiliary loss
+_FP8_SCALED = 1.0 + 4 / 128
 _ROUTER_BYTES = 2.0 * _ROUTER_KERNELS * traffic.FP32  # read and written once a kernel, in fp32
 
 
@@ -93,8 +94,15 @@ def _dispatch(arch: Architecture, shard: Shard, r: Routing, back: bool = False) 
     name = "combine" if back else "dispatch"
     chain: list[Operator] = []
     if shard.ep > 1:
-        send = Communication("all_to_all", "ep", r.routed * h * e)
-        chain.append(exchange(name, send, send))
+        once = None
+        if shard.dispatch == "deduplicated":
+            moe = arch.moe
+            once = Once(moe.top_k, moe.top_groups if moe.groups > 1 else 0)
+        send = Communication("all_to_all", "ep", r.routed * h * e, once)
+        # DeepSeek-V3 (arXiv 2412.19437, section 3.3.3): fp8 to the experts, a scale for 128 values; outputs in 16 bits.
+        there = replace(send, size=r.routed * h * _FP8_SCALED) if shard.dispatch_fp8 else send
+        # What goes to the experts: tokens in the forward, gradients of their outputs in the backward.
+        chain.append(exchange(name, send, there) if back else exchange(name, there, send))
     if shard.split_sequence and shard.expert_split > 1:
         size = r.received * shard.expert_split * h * e
         gather = Communication("all_gather", "tp", size)

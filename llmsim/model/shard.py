@@ -35,6 +35,7 @@ _CHOICES = {
     "attention": ("flash", "unfused"),
     "recompute": ("none", "selective", "full"),
     "cp_kind": ("ring", "all_gather", "ulysses"),
+    "dispatch": ("all_to_all", "deduplicated"),
 }
 
 
@@ -45,8 +46,10 @@ class Shard:
     `expert_tp` splits each expert's matrices; None means 1 with sequence parallelism (each TP rank routes its own
     tokens) and `tp` without it (TP ranks hold the same tokens, so each computes a slice of every expert).
     `regather` false: inputs that sequence parallelism has gathered are kept whole for the weight gradient.
-    `imbalance` is the load of the busiest rank's experts over the mean. `accumulate` false: weight gradients are
-    written once in compute precision (FSDP and ZeRO reduce them at once), not added into a gradient buffer.
+    `dispatch` deduplicated: a token crosses to each node once, whatever experts it has there (DeepEP, HybridEP);
+    `dispatch_fp8`: it goes to them in fp8. `imbalance` is the load of the busiest rank's experts over the mean.
+    `accumulate` false: weight gradients are written once in compute precision (FSDP and ZeRO reduce them at once),
+    not added into a gradient buffer.
     `loss_chunks`: the head takes so many parts of the tokens one after the other, and no logits are kept.
     """
 
@@ -66,6 +69,8 @@ class Shard:
     regather: bool = True
     grad_dtype: str = "fp32"
     cp_kind: str = "ring"
+    dispatch: str = "all_to_all"
+    dispatch_fp8: bool = False
     flash_version: int = 2
     expert_tp: int | None = None
     imbalance: float = 1.0

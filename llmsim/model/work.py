@@ -71,6 +71,14 @@ class MemoryBound:
 
 
 @dataclass(frozen=True, slots=True)
+class Once:
+    """Tokens with `copies` for experts anywhere, on at most `nodes` nodes (0: any), that cross to each node once."""
+
+    copies: int
+    nodes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Communication:
     """A collective of this rank's group, `size` in bytes as nccl-tests counts it.
 
@@ -81,6 +89,7 @@ class Communication:
     operation: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv"]
     group: str  # tp | cp | ep | dp | …
     size: float
+    once: "Once | None" = None  # all_to_all: how tokens go that reach each node only once
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from llmsim.engine.plan import Lane, Plan
 from llmsim.model.shard import Shard
 from llmsim.parallel.schedules import schedule as find_schedule
 from llmsim.parallel.schedules.order import Schedule
+from llmsim.parallel.schedules.paired import paired
 from llmsim.program.blocks import PassCompiler
 from llmsim.program.choices import options_of, shard_of
 from llmsim.program.classes import RankClasses, class_groups, fold, without_slack
@@ -78,7 +79,8 @@ class Builder:
     @cached_property
     def schedule(self) -> Schedule:
         layout = self.resolved.layout
-        return find_schedule(self.resolved.schedule, layout.pp, layout.micro_batches, layout.vpp)
+        found = find_schedule(self.resolved.schedule, layout.pp, layout.micro_batches, layout.vpp)
+        return paired(found) if self.scenario.training.overlap.ep else found
 
     @cached_property
     def gpu_of_rank(self) -> np.ndarray:

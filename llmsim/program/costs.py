@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from llmsim.collectives import Group, plan_collective
+from llmsim.collectives import Group, plan_collective, plan_dispatch
 from llmsim.cost.kernels import KernelCosts
 from llmsim.engine.plan import Op, Part, Plan
 from llmsim.model.work import Communication, HostCopy, HostUpdate, Step
@@ -66,7 +66,7 @@ class ClassCosts:
 
     def _communication(self, step: Step, work: Communication, lane: str, layer: int, peer: int) -> Op:
         place = self.groups[work.group]
-        key = (place.kind, place.classes, place.group, work.operation, work.size)
+        key = (place.kind, place.classes, place.group, work.operation, work.size, work.once)
         parts = self.known.get(key)
         if parts is None:
             parts = self.known[key] = self._parts(place, work)
@@ -76,7 +76,10 @@ class ClassCosts:
         return Op(self.labels.number(label), parts, meeting)
 
     def _parts(self, place: ClassGroup, work: Communication) -> tuple[Part, ...]:
-        collective = plan_collective(work.operation, float(work.size), place.group)
+        if work.once is None:
+            collective = plan_collective(work.operation, float(work.size), place.group)
+        else:
+            collective = plan_dispatch(float(work.size), place.group, work.once.copies, work.once.nodes)
         faster = self.what_if.between if place.group.nodes > 1 else self.what_if.inside
         parts = []
         for phase in collective.phases:

@@ -150,6 +150,36 @@ def check_experts(s: Subject) -> Found:
         )
 
 
+def check_dispatch(s: Subject) -> Found:
+    p, overlap = s.scenario.parallelism, s.scenario.training.overlap
+    if p.dispatch_dtype and p.dispatch == "all_to_all":
+        yield "parallelism.dispatch_dtype", "'fp8' goes with dispatch deduplicated only; expected null"
+    if overlap.ep and (p.schedule.removesuffix("-1f1b") not in ("1f1b", "interleaved") or (p.pp > 1 and p.vpp == 1)):
+        yield (
+            "training.overlap.ep",
+            f"true pairs forwards and backwards of interleaved 1F1B; the schedule is {p.schedule} with pp {p.pp} and "
+            f"vpp {p.vpp}; expected schedule interleaved with vpp 2 or more, or pp 1, or false",
+        )
+
+
+# -- context -------------------------------------------------------------------------------------------------------
+
+
+def check_context_kind(s: Subject) -> Found:
+    p, arch = s.scenario.parallelism, s.architecture
+    if p.cp == 1:
+        return
+    if p.cp_kind == "ring" and s.scenario.training.attention == "unfused":
+        yield "parallelism.cp_kind", "'ring' needs flash attention, not unfused; expected all_gather or ulysses"
+    heads = arch.heads // p.tp
+    if p.cp_kind == "ulysses" and heads % p.cp:
+        yield (
+            "parallelism.cp",
+            f"{p.cp} does not divide the {heads} attention heads of a tensor rank, which ulysses spreads; expected a "
+            f"divisor, such as {_nearest_divisor(heads, p.cp)}, or cp_kind ring",
+        )
+
+
 # -- pipeline ------------------------------------------------------------------------------------------------------
 
 
@@ -388,6 +418,7 @@ NOT_YET: tuple[tuple[str, Wants, str], ...] = (
 GRID_CHECKS = (check_gpus_per_node, check_network_exists, check_grid)
 CHECKS = (
     *(check_batch, check_sequence, check_heads, check_kv_heads, check_ffn, check_experts),
+    *(check_dispatch, check_context_kind),
     *(check_schedule, check_chunks, check_stage_layers, check_recompute_layers, check_hsdp, check_precision),
     *(check_grad_reduction, check_loss_chunks, check_offload),
     check_jitter,

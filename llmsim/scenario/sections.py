@@ -87,6 +87,13 @@ class ParallelismSection(Section):
     ep: Count = 1
     etp: Count | None = None  # tensor ranks that share an expert; None: 1 with sequence parallelism, else tp
     dp: Count | None = None
+    # How keys and values meet queries: passed around a ring, gathered, or heads traded for positions
+    cp_kind: choice("ring", "all_gather", "ulysses") = "ring"
+    # deduplicated: a token crosses to each node once, whatever experts it has there (DeepEP, HybridEP)
+    dispatch: choice("all_to_all", "deduplicated") = "all_to_all"
+    dispatch_dtype: choice("fp8") | None = None  # of tokens on their way to experts; None: as activations
+    # Tokens of the busiest rank's experts over the mean; all wait for it
+    expert_imbalance: quantity("number", low=1.0, open_end=False) = 1.0
     sequence_parallel: Flag = True
     schedule: Text = "1f1b"
     regather: Flag = True  # sequence-parallel inputs are gathered again in the backward pass, not kept whole
@@ -116,6 +123,7 @@ class Overlap(Section):
     grad_reduce: Flag = True
     param_gather: Flag = True
     pipeline: Flag = True
+    ep: Flag = False  # dispatch and combine of one micro-batch beside another's computation (Megatron's combined 1F1B)
     tp: Flag = False  # products pipelined chunk by chunk with their tensor-parallel collectives
     tp_grad: Flag = True  # the collective of an input gradient beside the product of the weight gradient
 
