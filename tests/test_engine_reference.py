@@ -139,6 +139,7 @@ def plans(draw):
     return plan
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(plans(), st.booleans())
 def test_play_equals_the_reference(plan, steps):
