@@ -120,8 +120,8 @@ def test_every_kind_of_context_parallelism_does_the_same_arithmetic(kind):
     assert two["hardware_tflops_per_gpu"] * two["iteration_time_s"] == pytest.approx(
         one["hardware_tflops_per_gpu"] * one["iteration_time_s"], rel=1e-6
     )
-    hidden = two["overlap"]["cp"]
-    assert hidden > 0.9 if kind == "ring" else two["time_breakdown"]["exposed_cp"] > 0
+    exposed = two["time_breakdown"]["exposed_cp"]
+    assert exposed < 0.01 * two["iteration_time_s"] if kind == "ring" else exposed > 0  # a ring hides what it passes on
 
 
 def test_ulysses_needs_heads_to_spread():
