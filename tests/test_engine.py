@@ -19,7 +19,8 @@ def serial(*ops, lane="compute", owner=0, waits=(), signals=()):
 
 
 def op(seconds, demands=(), *, label=0, latency=0.0, repeat=1, weight=1.0, meeting=-1):
-    return Op(label, (Part(repeat, latency, seconds, tuple(demands), weight),), meeting)
+    tightest = max((amount for _, amount in demands), default=1.0)
+    return Op(label, (Part(repeat, latency, seconds, tuple(demands), weight / tightest),), meeting)
 
 
 def test_two_activities_share_a_resource_and_the_survivor_speeds_up():
@@ -91,18 +92,18 @@ def test_max_min_is_feasible_and_no_one_can_be_raised(data):
     resources = data.draw(st.integers(1, 4))
     capacity = [data.draw(st.floats(0.1, 10)) for _ in range(resources)]
     count = data.draw(st.integers(1, 6))
-    demands, weights = [], []
+    demands, paces = [], []
     for _ in range(count):
         used = data.draw(st.sets(st.integers(0, resources - 1), min_size=1))
         demands.append([(r, data.draw(st.floats(0.01, 1.0)) * capacity[r]) for r in sorted(used)])
-        weights.append(data.draw(st.floats(0.2, 5)))
-    speeds = max_min_speeds(demands, weights, capacity)
+        paces.append(data.draw(st.floats(0.2, 5)))
+    speeds = max_min_speeds(demands, paces, capacity)
     load = [
         sum(s * a for s, need in zip(speeds, demands) for r, a in need if r == resource)
         for resource in range(resources)
     ]
     assert all(used <= cap * (1 + 1e-9) for used, cap in zip(load, capacity))
-    level = [s * max(a / capacity[r] for r, a in need) / w for s, need, w in zip(speeds, demands, weights)]
+    level = [speed / pace for speed, pace in zip(speeds, paces)]
     for i, speed in enumerate(speeds):
         assert 0 <= speed <= 1
         if speed < 1:

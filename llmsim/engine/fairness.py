@@ -1,8 +1,8 @@
-"""Weighted max-min fair sharing of resources among activities (progressive filling).
+"""Max-min fair sharing of resources among activities (progressive filling).
 
 Bertsekas & Gallager, Data Networks, 2nd ed., section 6.5.2, extended to activities that use several resources in
-fixed proportions: all speeds rise together, in proportion to weight and inversely to the share of its tightest
-resource that an activity needs, until a resource is full; what crosses it is frozen, the others rise on.
+fixed proportions: all speeds rise together, each at its own pace, until a resource is full; what crosses it is
+frozen, the others rise on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,29 +12,23 @@ _FULL = 1e-12
 
 def max_min_speeds(
     demands: Sequence[Sequence[tuple[int, float]]],
-    weights: Sequence[float],
+    paces: Sequence[float],
     capacity: Mapping[int, float] | Sequence[float],
 ) -> list[float]:
     """Speeds in 0..1 of activities that at speed 1 use `demands[i]` = ((resource, amount), ...).
 
-    No resource is oversubscribed, and a speed below 1 cannot be raised without lowering one that is, by weight, no
+    No resource is oversubscribed, and a speed below 1 cannot be raised without lowering one that, over its pace, is no
     higher: each activity at speed < 1 has a full resource on which it is among the highest.
     """
     count = len(demands)
     speeds = [0.0] * count
-    pace = [0.0] * count
+    pace = list(paces)
     asked: dict[int, float] = {}
     for i, needs in enumerate(demands):
-        dominant = 0.0
         for resource, amount in needs:
-            free = capacity[resource]
             asked[resource] = asked.get(resource, 0.0) + amount
-            if amount > 0:
-                dominant = max(dominant, amount / free) if free > 0 else float("inf")
-        if dominant == 0.0:
-            speeds[i] = 1.0
-        elif dominant != float("inf"):
-            pace[i] = weights[i] / dominant
+            if amount > 0 and capacity[resource] <= 0:
+                pace[i] = 0.0  # it cannot move at all
     # A resource that has room for all at full speed holds nobody back.
     left = {resource: capacity[resource] for resource, amount in asked.items() if amount > capacity[resource]}
     demands = [[need for need in needs if need[0] in left and need[1] > 0] for needs in demands]

@@ -13,14 +13,16 @@ class Part(NamedTuple):
     """`repeat` equal steps, each a fixed `latency` (s) and then `seconds` of work at full rate.
 
     `demands` are (resource, amount used at full rate, in the resource's own unit). While the resources are not
-    oversubscribed a step takes latency + seconds; else its speed is the max-min fair one.
+    oversubscribed a step takes latency + seconds; else its speed is the max-min fair one, in which speeds rise together
+    in proportion to `pace` until a resource is full. A pace of 1 over what one flow, or one rank's kernel, needs of its
+    tightest resource makes shares fair by flow, whether or not flows that are alike are played as one activity.
     """
 
     repeat: int
     latency: float
     seconds: float
     demands: tuple[tuple[int, float], ...] = ()
-    weight: float = 1.0
+    pace: float = 1.0
 
 
 class Op(NamedTuple):
@@ -85,6 +87,7 @@ class Plan:
     signals: int = 0
     meetings: list[int] = field(default_factory=list)
     changes: list[CapacityChange] = field(default_factory=list)
+    background: list[Part] = field(default_factory=list)  # goes on as long as anything else does; no rows of its own
 
     def new_signal(self) -> int:
         """The id of a signal that nobody else uses."""

@@ -73,9 +73,22 @@ class Stage:
         for player in self.players:
             for resource in sorted(_used_alone(player.lane)):
                 self.users[resource].append(player)
+        for part in plan.background:
+            self._hold(part)
         for change in plan.changes:
             event = self.env.timeout(change.time)
             event.callbacks.append(lambda _, change=change: self._change(change.resource, change.capacity))
+
+    def _hold(self, part: Part) -> None:
+        """An activity without an end: it takes its fair share of its resources, and nothing waits for it."""
+        player = _Player(self, Lane(-1, "background", []))
+        player.part, player.due, player.mark = part, _NEVER, 0.0
+        player.left_latency, player.left_seconds = 0.0, _NEVER
+        for resource, amount in part.demands:
+            self.users[resource].append(player)
+            self.load[resource] += amount
+            if self.load[resource] > self.limit[resource]:
+                self.crowd(resource)
 
     def run(self, progress: Callable[[float], None] | None) -> int:
         for player in self.players:
@@ -169,7 +182,7 @@ class Stage:
             return
         speeds = max_min_speeds(
             [player.part.demands for player in members],
-            [player.part.weight for player in members],
+            [player.part.pace for player in members],
             self.capacity,
         )
         for player, speed in zip(members, speeds):

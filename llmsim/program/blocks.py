@@ -12,7 +12,7 @@ from llmsim.engine.blocks import Measured, measure
 from llmsim.engine.ledger import attribute, gaps
 from llmsim.engine.plan import Fragment, Item, Op, Part, Plan
 from llmsim.model.work import Step
-from llmsim.program.costs import ClassCosts
+from llmsim.program.costs import ClassCosts, pace_of, resources_of
 from llmsim.program.host import launch_seconds
 from llmsim.program.labels import CATEGORIES, Label
 from llmsim.program.passes import Pass
@@ -68,7 +68,9 @@ class PassCompiler:
         label = Label(name, "compute", "compute", phase, -1, "", block.flops, block.bytes, -1, block.shares)
         demands = tuple((resources[place], amount) for place, amount in block.demands)
         meeting = self.costs.meeting("pass", tuple(member.number for member in self.team.members), "compute")
-        return Op(self.costs.labels.number(label), (Part(1, 0.0, block.seconds, demands),), meeting)
+        own, capacities = resources_of(self.costs.number), self.costs.plan.capacities
+        pace = pace_of(amount / capacities[resource] for resource, amount in demands if resource in own)
+        return Op(self.costs.labels.number(label), (Part(1, 0.0, block.seconds, demands, pace),), meeting)
 
     def _block(self, steps: tuple[Step, ...]) -> Block:
         key = (self.signature, id(steps))

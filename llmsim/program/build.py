@@ -17,6 +17,7 @@ from llmsim.model.shard import Shard
 from llmsim.parallel.schedules import schedule as find_schedule
 from llmsim.parallel.schedules.order import Schedule
 from llmsim.parallel.schedules.paired import paired
+from llmsim.program.background import Background, plan_background
 from llmsim.program.blocks import PassCompiler
 from llmsim.program.choices import options_of, shard_of
 from llmsim.program.classes import RankClasses, class_groups, fold, without_slack
@@ -84,7 +85,19 @@ class Builder:
 
     @cached_property
     def gpu_of_rank(self) -> np.ndarray:
-        return np.arange(self.resolved.layout.ranks)
+        """int[ranks]: where each rank sits."""
+        given, gpus = self.scenario.cluster.rank_map, np.arange(self.resolved.layout.ranks)
+        if given == "round-robin":
+            return gpus.reshape(self.cluster.nodes, -1).T.ravel()
+        return gpus if given is None else np.array(given)
+
+    @property
+    def _routing(self) -> dict:
+        return {"routing": self.scenario.cluster.routing, "seed": self.scenario.simulation.seed}
+
+    @cached_property
+    def background(self) -> Background:
+        return plan_background(self.scenario.background, self.cluster, self._routing)
 
     @cached_property
     def shard(self) -> Shard:
@@ -122,10 +135,10 @@ class Builder:
         result = {}
         for kind, rows in members.items():
             flows = exchange_traffic if kind == "ep" else ring_traffic  # experts exchange with all, others in rings
-            result[kind] = flows(kind, rows, self.cluster, self.gpu_of_rank, {})
+            result[kind] = flows(kind, rows, self.cluster, self.gpu_of_rank, self._routing)
         if layout.pp > 1:
             for way, peers in self.peers.items():
-                result[f"pp_{way}"] = peer_traffic(f"pp_{way}", peers, self.cluster, self.gpu_of_rank, {})
+                result[f"pp_{way}"] = peer_traffic(f"pp_{way}", peers, self.cluster, self.gpu_of_rank, self._routing)
         for way in self.options.offloading.ways if self.options.offloading else ():
             result[way] = host_traffic(way, self.cluster, self.gpu_of_rank)
         return result
@@ -150,14 +163,21 @@ class Builder:
         return result
 
     @cached_property
+    def kept(self) -> dict[str, Traffic]:
+        """The traffic on links that can fill."""
+        taken = self.background.taken(len(self.cluster.links))
+        return without_slack(self.traffic, self.cluster, self.gpu_of_rank, taken)
+
+    @cached_property
     def classes(self) -> RankClasses:
         layout = self.resolved.layout
         neighbours = list(self.peers.values()) if layout.pp > 1 else []
-        kept = without_slack(self.traffic, self.cluster, self.gpu_of_rank)
         enabled = self.scenario.simulation.fold == "auto"
         first = layout.axis_index("pp") + layout.pp * self.faults.marks(self.gpu_of_rank)
-        marks = self.faults.link_marks(len(self.cluster.links))
-        return fold(first, kept, neighbours, self.cluster, marks, enabled)
+        links = len(self.cluster.links)
+        others = self.background.marks(links)
+        marks = others + (others.max() + 1) * self.faults.link_marks(links)
+        return fold(first, self.kept, neighbours, self.cluster, marks, enabled)
 
     def _host(self, groups: dict[str, ClassGroup]) -> HostCost:
         """What launching costs the host of a rank that is in these groups."""
@@ -184,8 +204,8 @@ class Builder:
         plan.capacities += self.cluster.links.bandwidth[classes.link_representative].tolist()
         for number, link in enumerate(classes.link_representative.tolist()):
             self._change(plan, classes.link_resource(number), self.faults.links.get(link, ()))
-        kept = without_slack(self.traffic, self.cluster, self.gpu_of_rank)
-        groups = class_groups(classes, kept, self.cluster, self.gpu_of_rank)
+        plan.background = self.background.parts(classes)
+        groups = class_groups(classes, self.kept, self.cluster, self.gpu_of_rank)
         stage_of = self.resolved.layout.axis_index("pp")[classes.representative]
         labels, tags, signatures = Numbered(), Numbered(), Numbered()
         kernels = KernelCosts(gpu, self._traits, self._kernel_constants)

@@ -39,7 +39,7 @@ def fold(
 ) -> RankClasses:
     """Classes of ranks. `first`: int[ranks], what tells ranks apart from the start (program, device, faults).
 
-    neighbours: int[ranks] each, the pipeline neighbours. link_marks: int[links], faults that come or go.
+    neighbours: int[ranks] each, the pipeline neighbours. link_marks: int[links], what tells links apart besides.
     """
     links = cluster.links
     if not enabled:
@@ -64,8 +64,10 @@ def fold(
     return RankClasses(of_rank, representative, count, of_link, link_representative)
 
 
-def without_slack(traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndarray) -> dict[str, Traffic]:
-    """The traffic without those fabric links that can never fill.
+def without_slack(
+    traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndarray, taken: np.ndarray
+) -> dict[str, Traffic]:
+    """The traffic without those fabric links that can never fill; taken: bytes/s of others on each link.
 
     A link above the NICs that has room for the full rate of every GPU whose flows cross it limits nothing; leaving it
     out is exact, and keeps ranks alike that differ only in where their non-blocking routes run.
@@ -86,7 +88,7 @@ def without_slack(traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndar
         for end in ("rank", "peer")
     ]
     asked = np.minimum(*(_most_asked(link, cluster, end, number, share) for end in ends))
-    drop = fabric & (asked * rate <= links.bandwidth * (1 + 1e-9))
+    drop = fabric & (asked * rate + taken <= links.bandwidth * (1 + 1e-9))
 
     def keep(part: Flows) -> Flows:
         stay = ~drop[part.link]

@@ -1,5 +1,6 @@
 """Turns the steps of a rank class into ops: kernels by the GPU's cost model, communications by their group's phases."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from llmsim.collectives import Group, plan_collective, plan_dispatch
@@ -10,7 +11,7 @@ from llmsim.program.labels import Label, Numbered
 from llmsim.program.offload import host_part
 from llmsim.program.what_if import AS_IS, WhatIf
 
-_COMMUNICATION_WEIGHT = 16.0  # a communication kernel holds its SMs: thread blocks are not preempted
+COMMUNICATION_WEIGHT = 16.0  # a communication kernel holds its SMs: thread blocks are not preempted
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,10 @@ class ClassCosts:
         time = self.kernels.time(work)
         sm, hbm = resources_of(self.number)
         demands = ((sm, time.sm), (hbm, time.hbm))
+        pace = pace_of((amount / self.plan.capacities[resource] for resource, amount in demands))
         if self.clock is not None:
             demands = (*demands, (self.clock, 1.0))
-        part = feasible(Part(1, time.launch, time.seconds, demands), self.plan.capacities)
+        part = feasible(Part(1, time.launch, time.seconds, demands, pace), self.plan.capacities)
         label = Label(step.name, kind or "compute", step.stream, step.phase, layer, "", time.flops, time.bytes)
         return Op(self.labels.number(label), (part,))
 
@@ -84,17 +86,23 @@ class ClassCosts:
         parts = []
         for phase in collective.phases:
             demands: dict[int, float] = {}
+            shares = [0.0]  # of the resources, what one member needs
             if phase.seconds > 0:
-                for resource, flows in place.intra:
-                    _add(demands, resource, flows * phase.intra_bytes / phase.seconds)
-                for resource, flows in place.inter:
-                    _add(demands, resource, flows * phase.inter_bytes / phase.seconds)
-                for member in place.classes if self.what_if.interference else ():
-                    sm, hbm = resources_of(member)
-                    _add(demands, sm, phase.sms / self.kernels.gpu.sms)
-                    _add(demands, hbm, phase.hbm_bytes / phase.seconds)
+                members = [resources_of(member) for member in place.classes if self.what_if.interference]
+                rates = (
+                    (place.intra, phase.intra_bytes / phase.seconds),
+                    (place.inter, phase.inter_bytes / phase.seconds),
+                    ([(sm, 1.0) for sm, _ in members], phase.sms / self.kernels.gpu.sms),
+                    ([(hbm, 1.0) for _, hbm in members], phase.hbm_bytes / phase.seconds),
+                )
+                for uses, rate in rates:
+                    if rate > 0:
+                        for resource, flows in uses:
+                            demands[resource] = demands.get(resource, 0.0) + flows * rate
+                            shares.append(rate / self.plan.capacities[resource])
             latency, seconds = phase.latency / self.what_if.latency, phase.seconds / faster
-            part = Part(phase.repeat, latency, seconds, tuple(demands.items()), _COMMUNICATION_WEIGHT)
+            pace = COMMUNICATION_WEIGHT * pace_of(shares)
+            part = Part(phase.repeat, latency, seconds, tuple(demands.items()), pace)
             parts.append(feasible(part, self.plan.capacities))
         return tuple(parts) or (Part(1, 0.0, 0.0),)  # a group of one rank, or nothing to send
 
@@ -114,9 +122,10 @@ def resources_of(number: int) -> tuple[int, int]:
     return 2 * number, 2 * number + 1
 
 
-def _add(demands: dict[int, float], resource: int, amount: float) -> None:
-    if amount > 0:
-        demands[resource] = demands.get(resource, 0.0) + amount
+def pace_of(shares: Iterable[float]) -> float:
+    """The pace of an activity whose single flow, or rank, needs these shares of its resources."""
+    tightest = max(shares, default=0.0)
+    return 1.0 / tightest if 0.0 < tightest < float("inf") else 1.0
 
 
 def feasible(part: Part, capacities: list[float]) -> Part:
@@ -125,4 +134,4 @@ def feasible(part: Part, capacities: list[float]) -> Part:
     if speed >= 1.0 or speed <= 0.0:
         return part
     demands = tuple((resource, amount * speed) for resource, amount in part.demands)
-    return part._replace(seconds=part.seconds / speed, demands=demands)
+    return part._replace(seconds=part.seconds / speed, demands=demands, pace=part.pace / speed)

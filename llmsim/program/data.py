@@ -60,10 +60,9 @@ class Loader:
         read = Label("read data", "host", "host", "forward", bytes=work.bytes)
         prepare = Label("prepare data", "host", "host", "forward", bytes=work.bytes)
         drawn = work.rate * self.ranks
-        # Shares are fair by rank: a class of n ranks draws n times as much, whatever its demand would take alone.
-        weight = max(1.0, drawn / self.plan.capacities[self.storage])
+        # All rise at the pace 1, so that shares are fair by rank: a class of n ranks draws n times as much.
         demands = ((self.storage, drawn), (self.cpu, 1.0))
-        reading = Part(1, work.latency / work.workers, work.bytes / work.rate, demands, weight)
+        reading = Part(1, work.latency / work.workers, work.bytes / work.rate, demands)
         preparing = Part(1, 0.0, work.prepare / work.workers, ((self.cpu, 1.0),))
         return Op(self.labels.number(read), (reading,)), Op(self.labels.number(prepare), (preparing,))
 

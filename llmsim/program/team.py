@@ -27,8 +27,8 @@ class Team:
 
     @cached_property
     def alike(self) -> bool:
-        """Whether the same steps cost every member the same."""
-        return len({_signature(member, self.kinds, _resources(member, self.kinds)) for member in self.members}) == 1
+        """Whether the same steps take every member the same time: colour refinement finds no difference."""
+        return len(self.members) == 1 or len(set(_colours(self.members, self.kinds))) == 1
 
     @cached_property
     def signature(self) -> tuple:
@@ -71,10 +71,56 @@ def _resources(member: ClassCosts, kinds: Sequence[str]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(used))
 
 
+def _colours(members: Sequence[ClassCosts], kinds: Sequence[str]) -> list[int]:
+    """Of each member: equal for those that meet equal members and cross equal links, and so on (1-WL)."""
+    capacities = members[0].plan.capacities
+    names: dict[object, int] = {}  # what is told apart -> its colour
+
+    def colour(*properties: object) -> int:
+        return names.setdefault(properties, len(names))
+
+    groups = {}  # (kind, classes) -> (group, ((way, resource, flows), ...))
+    for member in members:
+        for kind, place in member.groups.items():
+            if kind in kinds:
+                ways = (("in", place.intra), ("out", place.inter))
+                loads = tuple((way, resource, flows) for way, entries in ways for resource, flows in entries)
+                groups[kind, place.classes] = (place.group, loads)
+    own = {member.number: _own(member) for member in members}
+    found = {m.number: colour(m.kernels.gpu.name, *(capacities[r] for r in own[m.number])) for m in members}
+    links = {r: colour(capacities[r]) for _, loads in groups.values() for _, r, _ in loads}
+    for _ in members:
+        before = len({*found.values()}), len({*links.values()})
+        together = {}
+        for key, (group, loads) in groups.items():
+            met_there = _sorted(found[number] for number in key[1])
+            together[key] = colour(key[0], group, met_there, _sorted((way, links[r], flows) for way, r, flows in loads))
+        met: dict[int, list] = {number: [] for number in found}
+        crossed: dict[int, list] = {resource: [] for resource in links}
+        for key, (_, loads) in groups.items():
+            for number in key[1]:
+                met[number].append(together[key])
+            for way, resource, flows in loads:
+                crossed[resource].append((way, flows, together[key]))
+        found = {number: colour(shade, _sorted(met[number])) for number, shade in found.items()}
+        links = {resource: colour(shade, _sorted(crossed[resource])) for resource, shade in links.items()}
+        if (len({*found.values()}), len({*links.values()})) == before:
+            break
+    return [found[member.number] for member in members]
+
+
+def _sorted(values: Iterable) -> tuple:
+    return tuple(sorted(values))
+
+
+def _own(member: ClassCosts) -> tuple[int, ...]:
+    return (*resources_of(member.number), *(() if member.clock is None else (member.clock,)))
+
+
 def _signature(member: ClassCosts, kinds: Sequence[str], resources: tuple[int, ...]) -> tuple:
     where = {resource: index for index, resource in enumerate(resources)}
     capacities = member.plan.capacities
-    own = (*resources_of(member.number), *(() if member.clock is None else (member.clock,)))
+    own = _own(member)
     return (
         member.kernels.gpu.name,
         tuple(capacities[resource] for resource in own),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llmsim.errors import UserError
 from llmsim.scenario.check_faults import check_faults
+from llmsim.scenario.check_network import check_background, check_rank_map
 from llmsim.scenario.check_size import check_size
 from llmsim.scenario.subject import Found, Subject
 
@@ -423,7 +424,7 @@ CHECKS = (
     *(check_grad_reduction, check_loss_chunks, check_offload),
     check_jitter,
     *(check_storage, check_dataset),
-    *(check_faults, check_size),
+    *(check_faults, check_size, check_rank_map, check_background),
 )
 WARNINGS = (warn_tensor_across_nodes, warn_positions)
 

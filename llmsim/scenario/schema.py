@@ -17,6 +17,7 @@ from llmsim.scenario.fields import Text, empty_when_null, refuse, show
 from llmsim.scenario.origin import Origin
 from llmsim.scenario.resolve import Resolved, resolve
 from llmsim.scenario.sections import (
+    Background,
     ClusterSection,
     DataSection,
     EconomicsSection,
@@ -45,6 +46,14 @@ def _faults(value: object) -> object:
     return tuple(value)
 
 
+def _background(value: object) -> object:
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple):
+        raise refuse(f"{show(value)} is not a list; expected entries such as {{from: node0, to: node8, rate: 25 GB/s}}")
+    return tuple(value)
+
+
 class Scenario(Section):
     """One training run to simulate. Frozen: `with_values` makes changed copies."""
 
@@ -57,6 +66,7 @@ class Scenario(Section):
     data: Annotated[DataSection, empty_when_null()] = DataSection()
     simulation: Annotated[SimulationSection, empty_when_null()] = SimulationSection()
     faults: Annotated[tuple[Fault, ...], BeforeValidator(_faults)] = ()
+    background: Annotated[tuple[Background, ...], BeforeValidator(_background)] = ()
     economics: Annotated[EconomicsSection, empty_when_null()] = EconomicsSection()
 
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)

@@ -50,6 +50,15 @@ def _flat(value: object, prefix: str = "") -> dict[str, object]:
     return flat
 
 
+def _rank_map(value: object) -> object:
+    """The GPU of each rank; None: rank r on GPU r; round-robin: node by node, as a launcher with cyclic placement."""
+    if value is None or value == "round-robin":
+        return value
+    if not isinstance(value, list | tuple):
+        raise refuse(f"{show(value)} is no placement; expected null, round-robin, or a list with the GPU of each rank")
+    return tuple(value)
+
+
 class ClusterSection(Section):
     """The cluster: a topology file, and how much of it is used."""
 
@@ -57,6 +66,8 @@ class ClusterSection(Section):
     nodes: whole(1, 10**6) = 1
     gpus_per_node: Count | None = None
     overrides: Annotated[dict[str, Any], BeforeValidator(_flat)] = {}
+    routing: choice("ideal", "ecmp-hash") = "ideal"  # the hash is seeded by simulation.seed
+    rank_map: Annotated[str | tuple[Natural, ...] | None, BeforeValidator(_rank_map)] = None
 
 
 def _order(value: object) -> tuple[str, ...]:
@@ -249,6 +260,14 @@ class Fault(Section):
     factor: quantity("number", high=1.0) | None = None
     start: Seconds = Field(default=0.0, alias="from")
     until: Seconds | None = None
+
+
+class Background(Section):
+    """Traffic of others: `rate` bytes/s from a GPU or a node to another (`node3.gpu5`, `node3`), all the time."""
+
+    source: Text = Field(alias="from", examples=["node0"])
+    target: Text = Field(alias="to", examples=["node1"])
+    rate: quantity("bandwidth") = Field(examples=["25 GB/s"])
 
 
 class EconomicsSection(Section):

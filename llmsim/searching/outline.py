@@ -14,7 +14,7 @@ from llmsim.model.work import Communication, Step
 from llmsim.parallel.schedules import schedule as find_schedule
 from llmsim.parallel.schedules.order import Schedule, peaks
 from llmsim.program.build import Builder
-from llmsim.program.classes import class_groups, without_slack
+from llmsim.program.classes import class_groups
 from llmsim.program.costs import ClassCosts
 from llmsim.program.labels import Numbered
 from llmsim.scenario import Scenario
@@ -65,7 +65,10 @@ class Outline(Builder):
     def costs(self) -> Costs:
         layout = replace(self.resolved.layout, micro_batches=1, vpp=1)
         ends = tuple(self._ends or ())
-        grid = _Grid(self, (layout, self.resolved.topology, self.resolved.nodes, self.resolved.gpus_per_node, ends))
+        section = self.scenario.cluster
+        paths = (section.routing, self.scenario.simulation.seed, section.rank_map, self.scenario.background)
+        sizes = (self.resolved.nodes, self.resolved.gpus_per_node)
+        grid = _Grid(self, (layout, self.resolved.topology, *sizes, ends, *paths))
         return _costs(grid)
 
 
@@ -102,8 +105,7 @@ def _costs(grid: _Grid) -> Costs:
     for _ in classes.count:
         plan.capacities += [1.0, gpu.memory_bandwidth]
     plan.capacities += outline.cluster.links.bandwidth[classes.link_representative].tolist()
-    kept = without_slack(outline.traffic, outline.cluster, outline.gpu_of_rank)
-    groups = class_groups(classes, kept, outline.cluster, outline.gpu_of_rank)
+    groups = class_groups(classes, outline.kept, outline.cluster, outline.gpu_of_rank)
     kernels = _kernels(gpu, outline._traits)
     costs = tuple(
         ClassCosts(plan, Numbered(), kernels, number, groups[number], {}) for number in range(len(classes.count))
