@@ -47,7 +47,7 @@ def reference(plan, steps):
             if len(state) == 4:
                 state += [state[0][state[1]].latency, state[0][state[1]].seconds]
         parts = {number: state[0][state[1]] for number, state in running.items()}
-        speeds = max_min_speeds([p.demands for p in parts.values()], [p.weight for p in parts.values()], capacity)
+        speeds = max_min_speeds([p.demands for p in parts.values()], [p.pace for p in parts.values()], capacity)
         speed = dict(zip(parts, speeds))
         left = {
             number: state[4] + (state[5] / speed[number] if state[5] > 0 and speed[number] > 0 else 0.0)
@@ -86,7 +86,7 @@ def unrolled(op, steps):
     """The parts of an op one after another: each step its own, or the steps of a part as one."""
     if steps:
         return [part._replace(repeat=1) for part in op.parts for _ in range(part.repeat)]
-    return [Part(1, p.latency * p.repeat, p.seconds * p.repeat, p.demands, p.weight) for p in op.parts]
+    return [Part(1, p.latency * p.repeat, p.seconds * p.repeat, p.demands, p.pace) for p in op.parts]
 
 
 def end_item(item, now, fired, delayed):
@@ -105,8 +105,8 @@ def amount(low, high):
 def parts(draw):
     used = draw(st.sets(st.integers(0, RESOURCES - 1), max_size=2))
     demands = tuple((resource, draw(amount(0.05, 1.0))) for resource in sorted(used))
-    weight = draw(st.sampled_from([1.0, 16.0]))
-    return Part(draw(st.integers(1, 3)), draw(amount(0.0, 0.3)), draw(amount(0.1, 2.0)), demands, weight)
+    pace = draw(st.sampled_from([1.0, 16.0]))
+    return Part(draw(st.integers(1, 3)), draw(amount(0.0, 0.3)), draw(amount(0.1, 2.0)), demands, pace)
 
 
 @st.composite
