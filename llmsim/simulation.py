@@ -19,6 +19,7 @@ from llmsim.errors import ScenarioError, SimulationError
 from llmsim.memory import Memory, memory_of
 from llmsim.program.accounts import BREAKDOWN, account
 from llmsim.program.build import Program, build_program
+from llmsim.program.crossing import network_metrics
 from llmsim.program.hbm import memory_bound_share
 from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
@@ -132,6 +133,7 @@ def _metrics(scenario: Scenario, program: Program, played: Played, memory: dict[
     }  # fmt: skip
     bound = memory_bound_share(program, peak, resolved.topology.gpu.memory_bandwidth)
     metrics["memory"] = memory
+    metrics["network"] = network_metrics(program, played, iteration)
     metrics["launch_wait_s"] = float((accounts.launching * share).sum())
     metrics |= bottleneck(breakdown, memory, bound, metrics["launch_wait_s"])
     metrics |= data_metrics(scenario, metrics["tokens_per_s"], breakdown["data"] / iteration)

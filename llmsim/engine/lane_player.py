@@ -11,7 +11,7 @@ from llmsim.engine.plan import Lane, Part
 if TYPE_CHECKING:
     from llmsim.engine.player import Stage
 
-_NEVER = float("inf")
+NEVER = float("inf")
 
 
 class LanePlayer:
@@ -161,12 +161,12 @@ class LanePlayer:
             follower._end_op(now)
 
     def _set_alarm(self, wait: float) -> None:
-        if wait != _NEVER:
+        if wait != NEVER:
             self.alarm.callbacks = self.bells
             self.schedule(self.alarm, 1, wait)
 
     def _stretched(self, seconds: float) -> float:
-        return seconds / self.speed if self.speed > 0 else _NEVER
+        return seconds / self.speed if self.speed > 0 else NEVER
 
     def set_speed(self, speed: float) -> None:
         """Go on at another speed from now: book what is done, and move the alarm when the end comes earlier."""

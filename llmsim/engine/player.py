@@ -12,8 +12,8 @@ import numpy as np
 import simpy
 
 from llmsim.engine.fairness import max_min_speeds
-from llmsim.engine.lane_player import LanePlayer, new_alarm
-from llmsim.engine.plan import Lane, Plan
+from llmsim.engine.lane_player import NEVER, LanePlayer, new_alarm
+from llmsim.engine.plan import Lane, Part, Plan
 from llmsim.errors import SimulationError
 
 _SLACK = 1.0 + 1e-7  # a resource counts as oversubscribed beyond this, so that rounding does not
@@ -81,9 +81,9 @@ class Stage:
 
     def _hold(self, part: Part) -> None:
         """An activity without an end: it takes its fair share of its resources, and nothing waits for it."""
-        player = _Player(self, Lane(-1, "background", []))
-        player.part, player.due, player.mark = part, _NEVER, 0.0
-        player.left_latency, player.left_seconds = 0.0, _NEVER
+        player = LanePlayer(self, Lane(-1, "background", []))
+        player.part, player.due, player.mark = part, NEVER, 0.0
+        player.left_latency, player.left_seconds = 0.0, NEVER
         for resource, amount in part.demands:
             self.users[resource].append(player)
             self.load[resource] += amount

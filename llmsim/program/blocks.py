@@ -3,6 +3,7 @@
 Equal layers are measured once: a block of a plain pass is the sum of its layers, each played alone by the engine.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -29,6 +30,7 @@ class Block:
     shares: tuple[float, ...]  # seconds of each of CATEGORIES, then idle
     flops: float
     bytes: float
+    sent: tuple[tuple[str, float, float], ...]  # as `Label.sent`
 
 
 @dataclass(slots=True)
@@ -65,7 +67,7 @@ class PassCompiler:
 
     def _op(self, block: Block, name: str, phase: str) -> Op:
         resources = self.team.resources
-        label = Label(name, "compute", "compute", phase, -1, "", block.flops, block.bytes, -1, block.shares)
+        label = Label(name, "compute", "compute", phase, -1, "", block.flops, block.bytes, -1, block.shares, block.sent)
         demands = tuple((resources[place], amount) for place, amount in block.demands)
         meeting = self.costs.meeting("pass", tuple(member.number for member in self.team.members), "compute")
         own, capacities = resources_of(self.costs.number), self.costs.plan.capacities
@@ -95,6 +97,7 @@ class PassCompiler:
             _shares(measured, labels),
             sum(label.flops for label in used),
             sum(label.bytes for label in used),
+            _together(label.sent for label in used),
         )
 
 
@@ -129,4 +132,13 @@ def _in_series(blocks: list[Block]) -> Block:
         tuple(shares.tolist()),
         sum(block.flops for block in blocks),
         sum(block.bytes for block in blocks),
+        _together(block.sent for block in blocks),
     )
+
+
+def _together(parts: Iterable[tuple[tuple[str, float, float], ...]]) -> tuple[tuple[str, float, float], ...]:
+    total: dict[str, tuple[float, float]] = {}
+    for group, inside, outside in (entry for part in parts for entry in part):
+        before = total.get(group, (0.0, 0.0))
+        total[group] = (before[0] + inside, before[1] + outside)
+    return tuple((group, *amounts) for group, amounts in sorted(total.items()))

@@ -49,6 +49,7 @@ class Program:
     cluster: Cluster
     groups: list[dict[str, ClassGroup]]
     stages: tuple[StageProgram, ...]
+    traffic: dict[str, Traffic]
 
 
 @dataclass(frozen=True)
@@ -242,8 +243,9 @@ class Builder:
         if self.scenario.simulation.jitter:
             plan.lanes = self._jittered(plan.lanes, labels.values, tags.values)
         return Program(
-            plan, labels.values, tags.values, classes, stage_of, self.schedule, self.cluster, groups, self.stages
-        )
+            plan, labels.values, tags.values, classes, stage_of, self.schedule, self.cluster, groups, self.stages,
+            self.traffic,
+        )  # fmt: skip
 
     @property
     def _kernel_constants(self) -> KernelConstants:

@@ -74,8 +74,16 @@ class ClassCosts:
             parts = self.known[key] = self._parts(place, work)
         meeting = self.meeting(place.kind, place.classes, lane) if place.group.ranks > 1 else -1
         kind = "p2p" if work.operation == "send_recv" else "collective"
-        label = Label(step.name, kind, step.stream, step.phase, layer, work.group, 0.0, float(work.size), peer)
+        size, sent = float(work.size), self._sent(place, work)
+        label = Label(step.name, kind, step.stream, step.phase, layer, work.group, 0.0, size, peer, sent=sent)
         return Op(self.labels.number(label), parts, meeting)
+
+    @staticmethod
+    def _sent(place: ClassGroup, work: Communication) -> tuple[tuple[str, float, float], ...]:
+        phases = plan_collective(work.operation, float(work.size), place.group).phases
+        inside = sum(phase.repeat * phase.intra_bytes for phase in phases)
+        outside = sum(phase.repeat * phase.inter_bytes for phase in phases)
+        return ((place.kind, inside, outside),) if phases else ()
 
     def _parts(self, place: ClassGroup, work: Communication) -> tuple[Part, ...]:
         if work.once is None:

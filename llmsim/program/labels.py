@@ -32,7 +32,11 @@ _OF_STREAM = {
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What is the same for every instance of an op. `shares` splits a block's time over `CATEGORIES` and idle."""
+    """What is the same for every instance of an op.
+
+    `shares` splits a block's time over `CATEGORIES` and idle; `sent` is what one rank sends: (group, bytes inside the
+    node, bytes outside).
+    """
 
     name: str
     kind: str  # compute | collective | p2p | offload | optimizer | host
@@ -44,6 +48,7 @@ class Label:
     bytes: float = 0.0
     peer: int = -1  # p2p: the class that receives
     shares: tuple[float, ...] | None = None
+    sent: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def category(self) -> int:

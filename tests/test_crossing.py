@@ -1,0 +1,51 @@
+"""Which traffic crosses what: conservation, and the same however it is simulated."""
+
+import pytest
+
+import llmsim
+
+TINY = {"layers": 8, "hidden": 1024, "heads": 16, "vocab": 32000, "tied_embeddings": False, "position": "rope"}
+
+
+def network(layout, detail="kernel", fold="auto", **cluster):
+    scenario = {
+        "name": "crossing",
+        "model": TINY,
+        "cluster": {"topology": "dgx-a100", "nodes": 4, **cluster},
+        "parallelism": layout,
+        "training": {"seq_len": 1024, "global_batch": 32, "recompute": "none"},
+        "simulation": {"detail": detail, "fold": fold},
+    }
+    return llmsim.simulate(scenario).metrics["network"]
+
+
+def test_stages_pass_on_what_the_model_says():
+    """Activations and their gradients, s x b x h x 2 bytes shared by tp ranks, over the NICs between two nodes each."""
+    found = network({"tp": 8, "pp": 4})
+    sends = 32 * 2 * 3  # micro-batches, both ways, boundaries
+    assert found["bytes"]["nic"]["pp"] == pytest.approx(sends * 1024 * 1024 * 2 * 2)  # out of one NIC, into another
+    assert "tp" not in found["bytes"]["nic"] and found["bytes"]["nvlink"]["tp"] > 0
+
+
+def test_gradients_cross_each_node_once():
+    """A ring all-reduce of S bytes over n ranks on m nodes: 2 (n-1)/n S out of each node, through all of its NICs."""
+    found = network({"tp": 1, "pp": 1})
+    scenario = {"name": "n", "model": TINY, "cluster": {"topology": "dgx-a100"}, "training": {"global_batch": 8}}
+    gradients = llmsim.simulate(scenario).metrics["parameters"] * 4  # fp32
+    assert found["bytes"]["nic"]["dp"] == pytest.approx(2 * 31 / 32 * gradients * 4 * 2, rel=1e-3)  # in and out
+
+
+@pytest.mark.parametrize("layout", [{"tp": 4, "pp": 2}, {"tp": 2, "pp": 4, "zero": 1}, {"zero": 3}])
+def test_the_same_folded_or_not_and_in_blocks(layout):
+    first, *others = (network(layout, d, f) for d, f in (("kernel", "auto"), ("kernel", "off"), ("block", "auto")))
+    for other in others:
+        assert other["bytes"].keys() == first["bytes"].keys()
+        for kind, groups in first["bytes"].items():
+            assert other["bytes"][kind] == pytest.approx(groups, rel=1e-9)
+
+
+def test_the_hottest_link_is_where_ranks_were_put():
+    packed, spread = (network({"tp": 8}, rank_map=where)["hottest"] for where in (None, "round-robin"))
+    assert spread[0]["kind"] == "nic" and "tp" in spread[0]["bytes"]
+    assert all("tp" not in link["bytes"] for link in packed if link["kind"] == "nic")
+    assert all(0 < link["utilization"] <= 1.0 for link in (*packed, *spread))
