@@ -209,8 +209,8 @@ def test_a_slow_link_splits_the_ranks_that_cross_it():
 
 def test_a_change_elsewhere_does_not_undo_a_share():
     """At one instant a resource is crowded and another changes; what uses both keeps its share of the first."""
-    both = Op(0, (Part(1, 0.0, 0.1, ((0, 0.14), (1, 0.47))),))
-    one = Op(0, (Part(1, 0.0, 0.1, ((1, 0.54),)),))
+    both = Op(0, (Part(1, 0.0, 0.1, ((0, 0.14), (1, 0.47)), 1 / 0.56),))
+    one = Op(0, (Part(1, 0.0, 0.1, ((1, 0.54),), 1 / 0.54),))
     lanes = [Lane(owner, "compute", [Item(Fragment((op,)), 0)]) for owner, op in enumerate((both, one))]
     plan = Plan(capacities=[1.0, 1.0], lanes=lanes, changes=[CapacityChange(0.0, 0, 0.25)])
     ends = [rows[0, 3] for rows in play(plan).rows]
