@@ -99,6 +99,13 @@ class Cluster:
         last = f"node{self.nodes - 1}.gpu{self.gpus_per_node - 1}"
         raise TopologyError(f"there is no GPU {name!r} in this cluster; names go from node0.gpu0 to {last}")
 
+    def gpus_at(self, place: str) -> np.ndarray:
+        """The GPU of a name such as `node3.gpu5`, or all GPUs of `node3`. Raises `TopologyError`."""
+        match = re.fullmatch(r"node(\d+)", str(place))
+        if match and int(match[1]) < self.nodes:
+            return self.gpu_of(int(match[1]), np.arange(self.gpus_per_node))
+        return np.array([self.find_gpu(place)])
+
     # -- links -----------------------------------------------------------------------------------------------------
 
     def _link_table(self) -> Links:

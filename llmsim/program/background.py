@@ -49,7 +49,7 @@ def plan_background(entries: Iterable, cluster: Cluster, routing: dict) -> Backg
     """Routes of a scenario's `background`: from a GPU to a GPU, or between the GPUs of two nodes pair by pair."""
     flows, links, rates, paces = [], [], [], []
     for number, entry in enumerate(entries):
-        src, dst = gpus_at(entry.source, cluster), gpus_at(entry.target, cluster)
+        src, dst = cluster.gpus_at(entry.source), cluster.gpus_at(entry.target)
         routes = cluster.routes(src, dst, **routing)
         each = entry.rate / max(len(src), len(dst))
         paces.append(COMMUNICATION_WEIGHT * pace_of(each * routes.share / cluster.links.bandwidth[routes.link]))
@@ -62,11 +62,3 @@ def plan_background(entries: Iterable, cluster: Cluster, routing: dict) -> Backg
         none = np.empty(0, dtype=np.int64)
         return Background(none, none, np.empty(0), ())
     return Background(np.concatenate(flows), np.concatenate(links), np.concatenate(rates), tuple(paces))
-
-
-def gpus_at(place: str, cluster: Cluster) -> np.ndarray:
-    """The GPU of a name such as `node3.gpu5`, or all GPUs of `node3`. Raises `TopologyError`."""
-    number = place.removeprefix("node")
-    if number.isdigit() and place.startswith("node") and int(number) < cluster.nodes:
-        return cluster.gpu_of(int(number), np.arange(cluster.gpus_per_node))
-    return np.array([cluster.find_gpu(place)])

@@ -18,7 +18,6 @@ def check_rank_map(s: Subject) -> Found:
 
 def check_background(s: Subject) -> Found:
     from llmsim.cluster.cluster import Cluster
-    from llmsim.program.background import gpus_at
 
     if not s.scenario.background:
         return
@@ -28,7 +27,7 @@ def check_background(s: Subject) -> Found:
         for name in ("source", "target"):
             key, place = f"background.{position}.{'from' if name == 'source' else 'to'}", getattr(entry, name)
             try:
-                ends[name] = set(cluster.node_of(gpus_at(place, cluster)).tolist())
+                ends[name] = set(cluster.node_of(cluster.gpus_at(place)).tolist())
             except UserError as error:
                 yield key, str(error)
         if len(ends) == 2 and ends["source"] == ends["target"]:
