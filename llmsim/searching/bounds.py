@@ -295,7 +295,7 @@ def least_bytes(outline: Outline) -> tuple[float, float]:
             kept = flight * min(min(f.kept, f.waiting) for f in footprints)
         coming = max(kept, max(f.kept + f.forward for f in footprints))
         states = memory.keeping.of(shares).total
-        most = max(most, states + coming * (1 + constants.fragmentation))
+        most = max(most, states + coming)  # gaps between tensors are given back when memory runs short
         if memory.whole_gradients:
             late = _late_flight(outline.schedule, rank)
             whole = [f.parameters.total for f in footprints]
