@@ -69,7 +69,7 @@ def schedule(name: str | None, compare: str | None, **asked: Any) -> None:
 def _one(name: str, asked: dict[str, Any]) -> None:
     import llmsim
     from llmsim.cli.console import print_json
-    from llmsim.cli.files import PICTURES, TABLES, check_output
+    from llmsim.files import PICTURES, TABLES, check_output
 
     for key in ("stages", "micro_batches", "chunks"):
         if isinstance(asked[key], list):
@@ -88,7 +88,7 @@ def _one(name: str, asked: dict[str, Any]) -> None:
 
 def _write(result: "ScheduleResult", asked: dict[str, Any]) -> None:
     if asked["trace"]:
-        from llmsim.cli.files import write_table
+        from llmsim.files import write_table
 
         write_table(result.trace, asked["trace"])
     if asked["table"]:
@@ -97,7 +97,7 @@ def _write(result: "ScheduleResult", asked: dict[str, Any]) -> None:
         write_order(result.schedule, asked["table"])
     if asked["plot"]:
         from llmsim import plots
-        from llmsim.cli.files import write_text
+        from llmsim.files import write_text
 
         order = result.schedule
         title = f"{order.name}, {order.stages} stages, {order.micro_batches} micro-batches"
@@ -133,8 +133,8 @@ def _print_one(result: "ScheduleResult") -> None:
 
 def _several(names: list[str], asked: dict[str, Any]) -> None:
     from llmsim.cli.console import print_json
-    from llmsim.cli.files import PICTURES, check_output
     from llmsim.compare import compare_schedules
+    from llmsim.files import PICTURES, check_output
 
     for key in ("trace", "table", "overlap"):
         if asked[key] is not None:
