@@ -41,10 +41,6 @@ class Links:
     def __len__(self) -> int:
         return len(self.bandwidth)
 
-    def of_kind(self, name: str) -> np.ndarray:
-        """Ids of all links of a kind."""
-        return np.flatnonzero(self.kind == KIND[name])
-
 
 @dataclass(frozen=True, slots=True)
 class Routes:

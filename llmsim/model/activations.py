@@ -159,17 +159,6 @@ def embedding_activation_bytes(arch: Architecture, shard: Shard) -> Saved:
     return {name: size for name, size in saved.items() if size}
 
 
-def mtp_activation_bytes(arch: Architecture, shard: Shard) -> Saved:
-    """Bytes kept by the entry of a multi-token prediction module; its layer and head come on top."""
-    stream = 2 * shard.local_tokens * arch.hidden
-    if shard.recompute == "full":
-        return {"mtp_input": stream * shard.element}
-    return {
-        "mtp_norm_inputs": _normed(arch, shard, stream),
-        "mtp_projection_input": _linear_input(shard, 2 * arch.hidden, sharded=False),
-    }
-
-
 def logits_bytes(arch: Architecture, shard: Shard) -> float:
     """The logits kept for the loss: fp32 softmax, or with a fused loss the gradient in place of 16-bit logits.
 

@@ -132,11 +132,6 @@ def _logit_flops(arch: Architecture) -> float:
     return 2.0 * arch.hidden * (arch.vocab + arch.patch_inputs)
 
 
-def forward_flops_per_token(arch: Architecture, seq_len: int, causal: bool = True) -> float:
-    """Forward FLOPs of one token, logits included."""
-    return flop_ledger(arch, seq_len, causal).forward
-
-
 def model_flops_per_token(arch: Architecture, seq_len: int, causal: bool = True) -> float:
     """Model FLOPs of one token in training: forward and backward, nothing recomputed. The numerator of MFU."""
     return flop_ledger(arch, seq_len, causal).executed("none")

@@ -1,11 +1,6 @@
 """Accuracy of what a training run is made of: published kernel and collective times against the model's."""
 
-from collections.abc import Iterable
 from typing import Any
-
-from llmsim.errors import CatalogueError, nearest
-
-GROUPS = ("training", "kernels", "collectives")
 
 
 def kernel_errors() -> list[dict[str, Any]]:
@@ -33,13 +28,6 @@ def collective_transfer(workers: int) -> list[dict[str, Any]]:
     from llmsim.collectives.accuracy import leave_one_source_out
 
     return leave_one_source_out(workers=workers)
-
-
-def check_group(name: str, sources: Iterable[str]) -> None:
-    """Raises `CatalogueError` when `name` is neither a group nor the beginning of a source's name."""
-    known = [*GROUPS, *sources]
-    if not any(item.lower().startswith(name.lower()) for item in known):
-        raise CatalogueError(f"there is no set {name!r}{nearest(name, known)}; sets: {', '.join(known)}")
 
 
 def _figures(errors: list[float]) -> dict[str, float]:
