@@ -109,6 +109,8 @@ def test_unknown_names_say_what_exists():
         find_row("r024")
     with pytest.raises(CatalogueError, match=r"known: .*nanotron"):
         select(["nowhere"])
+    with pytest.raises(CatalogueError, match="did you mean 'collectives'"):
+        select(["colectives"])
     with pytest.raises(CatalogueError, match="A100-80GB"):
         scenario_mapping(row(gpu="A100-88GB"))
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BREAKDOWN = ("compute", "exposed_tp", "exposed_cp", "exposed_ep", "exposed_pp", "exposed_dp", "bubble", "optimizer",
              "offload", "data", "other")  # fmt: skip
 GIB = 2.0**30
+_OTHER_SETS = ("collectives", "kernels", "memory", "training")  # of the command; not of published runs
 
 
 def compare(row: Row, detail: str = "block") -> dict[str, Any]:
@@ -84,7 +85,7 @@ def select(names: Sequence[str] | None = None) -> tuple[dict[str, str], ...]:
     for name in names:
         fits = [row for row in rows if _fits(row, name)]
         if not fits:
-            known = sorted({*(source_of(row) for row in rows), *(framework_of(row) for row in rows)})
+            known = [*_OTHER_SETS, *sorted({of(row) for row in rows for of in (source_of, framework_of)})]
             raise CatalogueError(f"no published run belongs to {name!r}{nearest(name, known) or _listed(known)}")
         chosen |= {row["id"]: row for row in fits}
     return tuple(row for row in rows if row["id"] in chosen)
