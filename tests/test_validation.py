@@ -6,6 +6,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from llmsim.catalogue.frameworks import frameworks
 from llmsim.errors import CatalogueError, UserError
 from llmsim.validation.rows import (
     find_row,
@@ -14,7 +15,6 @@ from llmsim.validation.rows import (
     scenario_mapping,
     scenario_of,
     scenario_text,
-    traits,
 )
 from llmsim.validation.run import compare, select, validate
 
@@ -43,8 +43,8 @@ def test_every_run_has_a_framework_and_a_scenario():
         assert used is None or used * mapping["cluster"]["nodes"] == int(r["n_gpus"])
         counts = mapping["parallelism"].get("stage_layers")
         assert counts is None or sum(counts) == int(r["layers"])
-    assert {framework_of(r) for r in published_rows()} <= set(traits()["frameworks"])
-    assert all(entry["evidence"] for entry in traits()["frameworks"].values())
+    assert {framework_of(r) for r in published_rows()} <= set(frameworks())
+    assert all(entry["evidence"] for entry in frameworks().values())
 
 
 def test_no_trait_depends_on_what_was_measured():

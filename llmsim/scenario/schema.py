@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
 
+from llmsim.catalogue.frameworks import with_framework
 from llmsim.errors import ScenarioError
 from llmsim.scenario.complaints import complaints
 from llmsim.scenario.fields import Text, empty_when_null, refuse, show
@@ -114,7 +115,7 @@ class Scenario(Section):
 
     def _fill(self, mapping: Mapping[str, Any], origin: Origin, sibling: "Scenario | None" = None) -> None:
         try:
-            self.__pydantic_validator__.validate_python(dict(mapping), self_instance=self)
+            self.__pydantic_validator__.validate_python(dict(with_framework(mapping)), self_instance=self)
         except ValidationError as error:
             found = complaints(error, type(self))
             raise ScenarioError("\n".join(origin.sentence(key, text) for key, text in found)) from None

@@ -187,9 +187,22 @@ def _host(value: object) -> object:
     return asdict(ways[value])
 
 
+def _framework(value: object) -> object:
+    """The name of a framework whose traits are the defaults of the other keys (`catalogue/measured/frameworks.yaml`)."""
+    if value is None:
+        return None
+    from llmsim.catalogue.frameworks import frameworks
+
+    if not isinstance(value, str) or value not in frameworks():
+        hint = nearest(value, frameworks()) if isinstance(value, str) else ""
+        raise refuse(f"{show(value)} is no known framework; expected one of {', '.join(frameworks())}{hint}")
+    return value
+
+
 class TrainingSection(Section):
     """Batch, arithmetic and the choices of the training framework."""
 
+    framework: Annotated[str | None, BeforeValidator(_framework)] = None
     seq_len: Count = 2048
     global_batch: Count = Field(examples=[512])
     micro_batch: Count = 1

@@ -11,6 +11,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from llmsim.catalogue.frameworks import framework_data, merged
 from llmsim.errors import CatalogueError, nearest
 
 if TYPE_CHECKING:
@@ -22,15 +23,6 @@ Row = Mapping[str, str]
 _NARROW = {"mxfp8": "fp8", "fp8-cs": "fp8", "fp8-mx": "fp8"}  # scaling recipes of one arithmetic
 _RATE = re.compile(r"(\d+) ?(Gb/s|GB/s)")
 _PORTS = re.compile(r"(?:x(\d+)/node|^\D*(\d+)x\d+ ?Gb)")
-
-
-@lru_cache(maxsize=1)
-def traits() -> dict[str, Any]:
-    """The data of `frameworks.yaml`."""
-    import yaml
-
-    text = files("llmsim.catalogue").joinpath("measured/frameworks.yaml").read_text("utf-8")
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 @lru_cache(maxsize=1)
@@ -77,7 +69,7 @@ def scenario_text(row_id: str) -> str:
 def framework_of(row: Row) -> str:
     """Name of the framework whose traits a row gets."""
     source = source_of(row)
-    for name, entry in traits()["frameworks"].items():
+    for name, entry in framework_data()["frameworks"].items():
         if re.search(entry["source"], source):
             return name
     raise CatalogueError(f"no framework of frameworks.yaml matches the source {source!r}")
@@ -85,7 +77,7 @@ def framework_of(row: Row) -> str:
 
 def memory_definition(row: Row) -> str:
     """What the memory column of a row is: allocated, reserved or device."""
-    return traits()["frameworks"][framework_of(row)]["memory"]
+    return framework_data()["frameworks"][framework_of(row)]["memory"]
 
 
 def source_of(row: Row) -> str:
@@ -94,7 +86,7 @@ def source_of(row: Row) -> str:
 
 def scenario_mapping(row: Row, detail: str = "block") -> dict[str, Any]:
     """The keys of a scenario file for a row of the tables (all values text, as csv gives them)."""
-    framework = traits()["frameworks"][framework_of(row)]
+    framework = framework_data()["frameworks"][framework_of(row)]
     mapping: dict[str, Any] = {
         "name": row["id"],
         "model": _model(row),
@@ -103,23 +95,15 @@ def scenario_mapping(row: Row, detail: str = "block") -> dict[str, Any]:
         "training": _training(row),
         "simulation": {"detail": detail},
     }
-    mapping = _merged(mapping, framework["scenario"])
+    mapping = merged(mapping, framework["scenario"])
     for rule in framework.get("when", ()):
         if re.search(rule["match"], row.get(rule["column"]) or ""):
-            mapping = _merged(mapping, rule["scenario"])
+            mapping = merged(mapping, rule["scenario"])
     layout = mapping["parallelism"]
     counts = _stage_layers(row, layout["pp"] * layout["vpp"], framework.get("split", "edges"))
     if counts:
         mapping["parallelism"]["stage_layers"] = counts
     return mapping
-
-
-def _merged(mapping: dict[str, Any], fragment: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(mapping)
-    for key, value in fragment.items():
-        nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _merged(result[key], value) if nested else value
-    return result
 
 
 def _number(row: Row, key: str, default: int = 0) -> int:
@@ -131,7 +115,7 @@ def _number(row: Row, key: str, default: int = 0) -> int:
 
 def _model(row: Row) -> str | dict[str, Any]:
     name = row["model_name"]
-    family = next(entry for entry in traits()["families"] if re.search(entry["match"], name))
+    family = next(entry for entry in framework_data()["families"] if re.search(entry["match"], name))
     if "catalogue" in family:
         return family["catalogue"]
     shape: dict[str, Any] = {key: _number(row, key) for key in ("layers", "hidden", "heads", "vocab")}
@@ -150,7 +134,7 @@ def _model(row: Row) -> str | dict[str, Any]:
 
 
 def _cluster(row: Row) -> dict[str, Any]:
-    data, network = traits(), row.get("internode_network") or ""
+    data, network = framework_data(), row.get("internode_network") or ""
     if row["gpu"] not in data["nodes"]:
         raise CatalogueError(f"gpu {row['gpu']!r} has no node{nearest(row['gpu'], data['nodes'])}")
     node = data["nodes"][row["gpu"]]
