@@ -1,13 +1,18 @@
 """Published runs as data, as scenarios, and compared."""
 
+import json
 import math
+import re
 
+import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from llmsim.catalogue.frameworks import frameworks
-from llmsim.errors import CatalogueError, UserError
+from llmsim.cli.validate import validate as validate_command
+from llmsim.errors import CatalogueError, ScenarioError, UserError
+from llmsim.scenario import Scenario
 from llmsim.validation.rows import (
     find_row,
     framework_of,
@@ -17,6 +22,8 @@ from llmsim.validation.rows import (
     scenario_text,
 )
 from llmsim.validation.run import compare, select, validate
+from llmsim.validation.summary import totals
+from llmsim.validation.table import read_table
 
 
 def row(**changes: str) -> dict[str, str]:
@@ -82,8 +89,7 @@ def test_traits_of_frameworks():
     assert scenario_mapping(find_row("r0001"))["training"]["overlap"]["grad_reduce"] is False
     bf16 = next(r for r in published_rows() if r["source"].startswith("BigScience") and r["precision"] == "bf16")
     assert scenario_mapping(bf16)["training"]["grad_dtype"] == "fp32"
-    with pytest.raises(CatalogueError, match="no framework"):
-        framework_of({"source": "my own"})
+    assert framework_of({"source": "my own"}) == "other"
 
 
 def test_known_reasons_are_of_runs_that_ship():
@@ -111,8 +117,8 @@ def test_unknown_names_say_what_exists():
         select(["nowhere"])
     with pytest.raises(CatalogueError, match="did you mean 'collectives'"):
         select(["colectives"])
-    with pytest.raises(CatalogueError, match="A100-80GB"):
-        scenario_mapping(row(gpu="A100-88GB"))
+    with pytest.raises(CatalogueError, match="did you mean 'H100'"):
+        scenario_mapping(row(gpu="HH100"))
 
 
 def test_compare_counts_what_it_cannot_simulate():
@@ -232,3 +238,81 @@ def test_peak_memory_of_published_runs():
     assert everything["n"] > 50
     assert everything["median"] <= 0.10 and everything["p90"] <= 0.25
     assert everything["right"] >= 0.95
+
+
+def written(tmp_path, *rows: dict[str, str]):
+    import csv
+
+    path = tmp_path / "runs.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+OWN = {
+    "source": "our cluster", "model_name": "own", "layers": "8", "hidden": "1024", "heads": "16", "vocab": "32000",
+    "gpu": "NVIDIA H100-SXM5", "n_gpus": "8", "tp": "2", "seq_len": "1024", "micro_batch": "1",
+    "global_batch_sequences": "8", "precision": "bf16", "iteration_time_s": "0.05",
+}  # fmt: skip
+
+
+def test_a_table_of_ones_own_runs(tmp_path):
+    untimed = OWN | {"iteration_time_s": ""}
+    odd = OWN | {"source": "NeMo", "pp_schedule": "zb-2p", "heads": "7"}
+    path = written(tmp_path, OWN | {"pp_schedule": ""}, untimed, odd)
+    runs, skipped = read_table(path)
+    assert (len(runs), skipped) == (2, 1)
+    assert [(run["id"], run["dp"]) for run in runs] == [("line2", "4"), ("line4", "4")]
+    assert [framework_of(run) for run in runs] == ["other", "nemo"]
+    assert scenario_mapping(runs[0])["cluster"] == {"topology": "dgx-h100", "nodes": 1}
+    assert scenario_mapping(runs[1])["parallelism"]["schedule"] == "zb-h2"
+    result = CliRunner().invoke(validate_command, ["--table", str(path), "--json", "--workers", "1"])
+    document = json.loads(result.stdout)
+    assert [row["error"] is None for row in document["training"]["rows"]] == [False, True]  # 7 heads, tp 2
+    assert "kernels" not in document
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": "many"}, "runs.csv:2: heads: 'many' is not a count above 0"),
+        ({"tp": "0"}, "runs.csv:2: tp: '0' is not a count above 0"),
+        ({"iteration_time_s": "soon"}, "runs.csv:2: iteration_time_s: 'soon' is not seconds above 0"),
+        ({"gpu": ""}, "runs.csv:2: gpu is empty"),
+    ],
+)
+def test_mistakes_in_a_table(tmp_path, change, message):
+    with pytest.raises(CatalogueError, match=re.escape(message)):
+        read_table(written(tmp_path, OWN | change))
+
+
+def test_a_table_without_a_column_or_a_file(tmp_path):
+    with pytest.raises(CatalogueError, match="the column 'heads' is missing; did you mean 'head'"):
+        read_table(written(tmp_path, {("head" if key == "heads" else key): value for key, value in OWN.items()}))
+    with pytest.raises(CatalogueError, match="there is no such file"):
+        read_table(tmp_path / "none.csv")
+
+
+def test_a_scenario_takes_over_the_habits_of_its_framework():
+    bare = {"name": "x", "model": "llama3-8b", "cluster": {"topology": "dgx-h100", "nodes": 1}}
+    training = {"global_batch": 64, "framework": "torchtitan"}
+    scenario = Scenario(**bare, training=training, parallelism={"pp": 2})
+    assert scenario.parallelism.zero == 3
+    assert scenario.training.attention == "flash2"
+    assert scenario.training.accumulate_locally  # torchtitan with a pipeline
+    assert not Scenario(**bare, training=training).training.accumulate_locally
+    own = Scenario(**bare, training=training | {"attention": "unfused"}, parallelism={"zero": 1, "regather": True})
+    assert (own.training.attention, own.parallelism.zero) == ("unfused", 1)
+    assert own.with_values({"training.framework": None}).training.fused is True
+    with pytest.raises(ScenarioError, match=r"training.framework: 'torchtitann' is no known framework.*did you mean"):
+        Scenario(**bare, training=training | {"framework": "torchtitann"})
+
+
+def test_totals_keep_the_noisy_sweep_apart():
+    frame = pd.DataFrame({"framework": ["nanotron", "nemo", "nemo"], "error": [0.5, 0.02, -0.04]})
+    table = totals(frame).set_index("runs")
+    assert table["n"].to_dict() == {"all but nanotron": 2, "nanotron": 1, "all": 3}
+    assert table["median"]["all but nanotron"] == pytest.approx(0.03)
+    assert list(totals(frame[1:])["runs"]) == ["all"]

@@ -22,6 +22,7 @@ COMMANDS = {
     "collective": ("collective", "Play a collective on a cluster: the table that nccl-tests would print."),
     "schedule": ("schedule", "Play a pipeline schedule alone, or compare several."),
     "schedules": ("catalogue", "Pipeline schedules that a scenario can ask for."),
+    "frameworks": ("catalogue", "Training frameworks whose habits a scenario can take over."),
     "validate": ("validate", "Compare simulations with published training runs: the error table."),
     "calibrate": ("calibrate", "Fit constants to what was measured on your cluster."),
     "sweep": ("sweep", "Simulate a scenario at many points, one row each."),

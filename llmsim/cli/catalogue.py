@@ -1,4 +1,4 @@
-"""`llmsim models | gpus | topologies | schedules`: what a scenario can name."""
+"""`llmsim models | gpus | topologies | schedules | frameworks`: what a scenario can name."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -149,3 +149,14 @@ def schedules(as_json: bool) -> None:
     rows = [{"name": name, "description": about} for name, about in registered().items()]
     columns: dict[str, Cell] = {"schedule": lambda r: r["name"], "what it does": lambda r: r["description"]}
     _show(rows, columns, as_json, 2, "A path to a .csv table of ops works too.")
+
+
+@click.command()
+@AS_JSON
+def frameworks(as_json: bool) -> None:
+    """Training frameworks that `training.framework` can name, and what each sets."""
+    from llmsim.catalogue.frameworks import frameworks as entries
+
+    rows = [{"name": name} | {key: entry[key] for key in ("evidence", "scenario")} for name, entry in entries().items()]
+    columns: dict[str, Cell] = {"framework": lambda r: r["name"], "what is known of it": lambda r: r["evidence"][0]}
+    _show(rows, columns, as_json, 2, "A key that the scenario gives wins; all that is set: llmsim frameworks --json")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 @click.option(
     "--set", "name", metavar="NAME", help="training, memory, kernels, collectives, a source, a framework or a GPU."
 )
+@click.option("--table", metavar="FILE.csv", help="Compare with your own table of measured runs instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--plot", metavar="OUT", help="Save measured against simulated: OUT.png, .svg or .pdf.")
 @click.option("--row", "row_id", metavar="ID", help="Print the scenario of one published run and stop.")
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--workers", default=2, show_default=True, metavar="N", help="Processes.")
 def validate(
     name: str | None,
+    table: str | None,
     as_json: bool,
     plot: str | None,
     row_id: str | None,
@@ -40,21 +42,22 @@ def validate(
 
         check_output(plot, PICTURES)
     document: dict[str, Any] = {}
-    if name in (None, "kernels"):
+    rows = _table(table, name) if table else None
+    if rows is None and name in (None, "kernels"):
         from llmsim.validation.groups import kernel_errors
 
         document["kernels"] = kernel_errors()
-    if name in (None, "collectives"):
+    if rows is None and name in (None, "collectives"):
         from llmsim.validation.groups import collective_errors
 
         document["collectives"] = collective_errors()
-    if name == "collectives" or (name is None and cross):
+    if rows is None and (name == "collectives" or (name is None and cross)):
         from llmsim.validation.groups import collective_transfer
 
         document["collectives_left_out"] = collective_transfer(max(1, workers))
     frame = None
     if name not in ("kernels", "collectives"):
-        frame = _training(name, max(1, workers))
+        frame = _training(name, max(1, workers), rows)
         document |= _documents(frame, name)
     if cross:
         from llmsim.validation.cross import cross_validation
@@ -77,12 +80,28 @@ def validate(
         _print(document, frame, worst)
 
 
-def _training(name: str | None, workers: int) -> "pd.DataFrame":
+def _table(path: str, name: str | None) -> list[dict[str, str]]:
+    from llmsim.errors import UserError
+    from llmsim.validation.table import read_table
+
+    if name:
+        raise UserError(f"--set {name} chooses among the shipped runs; leave it out with --table")
+    rows, skipped = read_table(path)
+    if not rows:
+        raise UserError(f"{path}: no line of this table has a time and can be simulated")
+    if skipped:
+        click.echo(f"{path}: {skipped} lines without a time, or marked as not to be simulated, are left out", err=True)
+    return rows
+
+
+def _training(name: str | None, workers: int, rows: list[dict[str, str]] | None = None) -> "pd.DataFrame":
     from llmsim.cli.console import SlowProgress
     from llmsim.validation.memory import memory_rows
     from llmsim.validation.run import validate as run
 
     with SlowProgress("published runs") as progress:
+        if rows is not None:
+            return run(None, workers, progress, rows=rows)
         if name == "memory":
             return run(None, workers, progress, rows=memory_rows())
         return run(None if name in (None, "training") else [name], workers, progress)
@@ -99,13 +118,14 @@ def _documents(frame: "pd.DataFrame", name: str | None) -> dict[str, Any]:
 
 
 def _records(frame: "pd.DataFrame") -> dict[str, Any]:
-    from llmsim.validation.summary import not_simulated, summary
+    from llmsim.validation.summary import not_simulated, summary, totals
 
     def plain(table: "pd.DataFrame") -> list[dict]:
         return table.astype(object).where(table.notna(), None).to_dict("records")
 
     return {
         "summary": plain(summary(frame)),
+        "totals": plain(totals(frame)),
         "frameworks": plain(summary(frame, ("framework",))),
         "not_simulated": plain(not_simulated(frame)),
         "rows": plain(frame),
@@ -144,7 +164,9 @@ def _print(document: dict[str, Any], frame: "pd.DataFrame | None", count: int) -
     from llmsim.validation.summary import not_simulated, worst
 
     training = document["training"]
-    rows = [[row["source"], row["gpu"], *numbers(row), row["not_simulated"] or None] for row in training["summary"]]
+    lines = [row for row in training["summary"] if row["gpu"]]
+    lines += [{"source": row["runs"], "gpu": ""} | row for row in training["totals"]]
+    rows = [[row["source"], row["gpu"], *numbers(row), row["not_simulated"] or None] for row in lines]
     print_table("Iteration time of published runs", ["source", "GPU", *figures, "not simulated"], rows, left=2)
     rows = [
         [run.id, run.source, run.model, run.gpu, run.layout, *_times(run)] for run in worst(frame, count).itertuples()

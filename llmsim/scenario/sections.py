@@ -188,7 +188,7 @@ def _host(value: object) -> object:
 
 
 def _framework(value: object) -> object:
-    """The name of a framework whose traits are the defaults of the other keys (`catalogue/measured/frameworks.yaml`)."""
+    """The name of a framework; its traits (`catalogue/measured/frameworks.yaml`) are the defaults of other keys."""
     if value is None:
         return None
     from llmsim.catalogue.frameworks import frameworks

@@ -22,6 +22,15 @@ Row = Mapping[str, str]
 
 _NARROW = {"mxfp8": "fp8", "fp8-cs": "fp8", "fp8-mx": "fp8"}  # scaling recipes of one arithmetic
 _RATE = re.compile(r"(\d+) ?(Gb/s|GB/s)")
+# pp_schedule column -> schedule, where it is another than 1F1B
+_SCHEDULES = (
+    ("dualpipe-?v", "dualpipe-v"),
+    ("dualpipe", "dualpipe"),
+    ("zb-?v", "zb-v"),
+    ("zb-?(h2|2p)", "zb-h2"),
+    ("zb-?(h1|1p)", "zb-h1"),
+    ("gpipe", "gpipe"),
+)
 _PORTS = re.compile(r"(?:x(\d+)/node|^\D*(\d+)x\d+ ?Gb)")
 
 
@@ -135,9 +144,7 @@ def _model(row: Row) -> str | dict[str, Any]:
 
 def _cluster(row: Row) -> dict[str, Any]:
     data, network = framework_data(), row.get("internode_network") or ""
-    if row["gpu"] not in data["nodes"]:
-        raise CatalogueError(f"gpu {row['gpu']!r} has no node{nearest(row['gpu'], data['nodes'])}")
-    node = data["nodes"][row["gpu"]]
+    node = _node(row["gpu"], data["nodes"])
     special = next((entry for entry in data["networks"] if re.search(entry["match"], network)), {})
     topology = special.get("topology", node["topology"])
     overrides = dict(node.get("overrides", {})) | special.get("overrides", {})
@@ -149,6 +156,15 @@ def _cluster(row: Row) -> dict[str, Any]:
     if used != _domain(topology):
         cluster["gpus_per_node"] = used
     return cluster | ({"overrides": overrides} if overrides else {})
+
+
+def _node(gpu: str, nodes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The entry of a GPU's label, or of the longest label that it begins with (`H100-SXM5` is an H100)."""
+    label = gpu.upper().removeprefix("NVIDIA").strip(" -").replace(" ", "-")
+    known = [name for name in nodes if label.startswith(name.upper())]
+    if not known:
+        raise CatalogueError(f"gpu {gpu!r} has no node{nearest(gpu, nodes)}")
+    return nodes[max(known, key=len)]
 
 
 @lru_cache(maxsize=32)
@@ -199,7 +215,8 @@ def _parallelism(row: Row) -> dict[str, Any]:
     degrees["sequence_parallel"] = bool(_number(row, "sequence_parallel"))
     if "sequence_parallel" not in row:
         degrees["sequence_parallel"] = degrees["tp"] > 1
-    degrees["schedule"] = "interleaved" if degrees["vpp"] > 1 else "1f1b"
+    named = (name for match, name in _SCHEDULES if re.search(match, (row.get("pp_schedule") or "").lower()))
+    degrees["schedule"] = next(named, "interleaved" if degrees["vpp"] > 1 else "1f1b")
     return degrees
 
 
@@ -264,4 +281,4 @@ def _recompute(row: Row) -> str | dict[str, Any]:
             return "full"
         return {"mode": "full", "layers": max(1, _number(row, "layers") // (2 * _number(row, "pp", 1)))}
     # Recipes recompute a norm or an activation here and there, which costs next to nothing; flash keeps no scores.
-    return "selective" if "unfused" in (row.get("attention") or "") else "none"
+    return "none" if "flash" in (row.get("attention") or "") else "selective"

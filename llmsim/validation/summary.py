@@ -28,6 +28,19 @@ def summary(frame: "pd.DataFrame", by: tuple[str, ...] = ("source", "gpu")) -> "
     return pd.DataFrame(rows)
 
 
+def totals(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """`summary` of all runs, and where that mixes sources of unlike noise, of nanotron's sweep and of all others.
+
+    The sweep's runs repeat each other within 7 to 10 % at best (docs/accuracy.md); the others within about 3 %.
+    """
+    import pandas as pd
+
+    noisy = frame["framework"] == "nanotron"
+    parts = {"all but nanotron": frame[~noisy], "nanotron": frame[noisy], "all": frame}
+    shown = parts if noisy.any() and not noisy.all() else {"all": frame}
+    return pd.DataFrame([{"runs": name} | _with_missing(part) for name, part in shown.items()])
+
+
 def _with_missing(part: "pd.DataFrame") -> dict[str, Any]:
     done = part["error"].dropna()
     missing = {"not_simulated": len(part) - len(done)}
