@@ -21,7 +21,7 @@ LAYERS = [
     {"simulation", "schedule", "collective", "fitting"},
     {"sweeping", "searching", "explaining", "calibration", "importing", "export", "plots", "goodput", "report"},
     {"validation", "compare"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PUBLIC = {"__init__"}  # the package's front: names from everywhere, imported when they are first used
