@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -182,6 +183,24 @@ def test_sweep_files(tmp_path):
             load_sweep(file)
 
 
+def until(condition, seconds=20.0):
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds
+        time.sleep(0.05)
+
+
+def alive_in_session(leader: int) -> list[int]:
+    """Processes in the session of `leader`, as /proc knows them; none where there is no /proc."""
+    alive = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, session = file.read_text().rpartition(")")[2].split()[:4]
+            if session == str(leader) and state != "Z":
+                alive.append(int(file.parent.name))
+    return alive
+
+
 @pytest.mark.slow
 def test_killed_with_signal_9_and_resumed(tmp_path):
     out = tmp_path / "out.csv"
@@ -194,6 +213,7 @@ def test_killed_with_signal_9_and_resumed(tmp_path):
         assert process.poll() is None
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    until(lambda: not alive_in_session(process.pid))  # the workers leave too
     before = journal.read_bytes().count(b"\n")
     done = subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -109,10 +109,18 @@ _shared: Any = None
 
 def _install(blob: bytes) -> None:
     import signal
+    from threading import Thread
 
     global _shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which then stops the workers
+    Thread(target=_leave_with_driver, daemon=True).start()
     _shared = pickle.loads(blob)
+
+
+def _leave_with_driver() -> None:
+    """A driver that is killed cannot stop its workers, and a worker that waits for tasks would wait for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _call(work: Work, task: Any) -> Any:
