@@ -329,6 +329,11 @@ def test_the_command_line_ends_with_status_2_and_no_traceback(tmp_path, capsys, 
     assert settings[1] in err
 
 
+def test_a_missing_key_is_named_as_users_write_it():
+    with pytest.raises(ScenarioError, match=r"background\[0\]\.from: missing; expected something like node0"):
+        load_from_text(GOOD).with_values({"background": [{}]})
+
+
 odd_words = st.sampled_from(["", "none", "8", "1e400", "[", "ü"])
 odd_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 130) | st.floats() | odd_words,

@@ -39,7 +39,12 @@ def _sentence(item: dict[str, Any], kind: type[BaseModel]) -> str:
 
 def _field(kind: type[BaseModel], loc: tuple) -> Any:
     section = _section(kind, loc[:-1]) or kind
-    return section.model_fields[str(loc[-1])]
+    return _fields(section)[str(loc[-1])]
+
+
+def _fields(section: type[BaseModel]) -> dict[str, Any]:
+    """The section's fields by the keys that users write."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
 def _section(kind: type[BaseModel], loc: tuple) -> type[BaseModel] | None:
@@ -47,7 +52,7 @@ def _section(kind: type[BaseModel], loc: tuple) -> type[BaseModel] | None:
     for part in loc:
         if isinstance(part, int):
             continue
-        fields = {field.alias or name: field for name, field in kind.model_fields.items()}
+        fields = _fields(kind)
         found = _model_in(fields[part].annotation) if part in fields else None
         if found is None:
             return None
