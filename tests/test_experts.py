@@ -1,10 +1,15 @@
 """Expert parallelism: how tokens reach experts, what overlaps them, and what imbalance costs."""
 
+from dataclasses import replace
+
 import pytest
 
 import llmsim
 from llmsim.collectives import Group, plan_collective, plan_dispatch
 from llmsim.errors import ScenarioError
+from llmsim.model.architecture import architecture_from_mapping
+from llmsim.model.layer import Shard, layer_steps
+from llmsim.model.work import MemoryBound
 from llmsim.parallel.schedules import schedule
 from llmsim.parallel.schedules.evaluate import evaluate
 from llmsim.parallel.schedules.order import parts
@@ -69,6 +74,18 @@ def test_deepep_moves_a_batch_as_fast_as_published():
     assert sent / plan.seconds == pytest.approx(46e9, rel=0.1)
 
 
+@pytest.mark.parametrize(("ranks", "published"), [(8, 704e9), (32, 600e9)])
+def test_hybridep_moves_a_batch_over_nvlink_as_fast_as_published(ranks, published):
+    """Its README: 4,096 tokens of 7,168 16-bit values, top 8, on B200 and GB200, mean of dispatch and combine."""
+    rack = Group(
+        ranks=ranks, nodes=1, per_node=ranks, architecture="blackwell", scale_up="nvswitch", scale_up_bandwidth=900e9,
+        nvlinks=18, pcie_bandwidth=64e9, nic_bandwidth=50e9, nics=ranks, fabric="ib", rail_aligned=True,
+    )  # fmt: skip
+    token = 7168 * 2.0
+    arriving = 4096 * token * ranks * (1 - (1 - 1 / ranks) ** 8)  # once to each GPU, the sender's own included
+    assert arriving / plan_dispatch(8 * 4096 * token, rack, 8, 0).seconds == pytest.approx(published, rel=0.13)
+
+
 def test_deduplication_pays_between_nodes():
     plain, once = run(), run(**{"parallelism.dispatch": "deduplicated"})
     assert once["time_breakdown"]["exposed_ep"] < 0.6 * plain["time_breakdown"]["exposed_ep"]
@@ -79,6 +96,62 @@ def test_deduplication_pays_between_nodes():
 def test_imbalance_lengthens_what_all_wait_for():
     even, skewed = run(), run(**{"parallelism.expert_imbalance": 1.5})
     assert skewed["iteration_time_s"] > 1.02 * even["iteration_time_s"]
+
+
+def test_the_host_reads_token_counts_once_a_layer_and_micro_batch():
+    host = {"experts": "2 ms", "experts_backward": "5 ms"}
+    for detail in ("block", "kernel"):
+        ahead, waiting = (run(**{"simulation.detail": detail, "training.host": h}) for h in ("ahead", host))
+        # Four layers of four micro-batches; a little of the gradients' reduction hides beside the last waits.
+        assert waiting["iteration_time_s"] - ahead["iteration_time_s"] == pytest.approx(4 * 4 * 7e-3, rel=2e-3)
+    assert run(**{"training.host": "megatron"})["iteration_time_s"] > ahead["iteration_time_s"]
+    capacity = {"model": BASE["model"] | {"moe": BASE["model"]["moe"] | {"capacity_factor": 1.0}}}
+    waited, not_waited = (run(**capacity, **{"training.host": h})["iteration_time_s"] for h in (host, "ahead"))
+    assert waited == not_waited  # a capacity is known beforehand
+
+
+NARROW = {"cluster.topology": "dgx-b200", "training.precision": "fp8", "parallelism.ep": 8, "cluster.nodes": 1}
+
+
+def test_fused_kernels_of_experts_wait_for_nobody_and_move_less():
+    values = NARROW | {"parallelism.dispatch": "deduplicated"}
+    separate = run(**values)
+    fused = run(**values, **{"training.expert_kernels": "fused"})
+    assert fused["iteration_time_s"] < 0.95 * separate["iteration_time_s"]
+    products = [m["hardware_tflops_per_gpu"] * m["iteration_time_s"] for m in (separate, fused)]
+    assert products[1] == pytest.approx(products[0], rel=1e-9)
+    waiting = run(**values, **{"training.expert_kernels": "fused", "training.host": "megatron"})
+    assert waiting["iteration_time_s"] == fused["iteration_time_s"]
+
+
+def moved(arch, **values):
+    """Bytes of the memory-bound kernels of a layer of experts, for 4096 tokens over 8 ranks."""
+    steps = layer_steps(arch, Shard(1, 4096, ep=8, precision="fp8", **values), "moe")
+    return sum(s.work.bytes for s in (*steps.forward, *steps.backward) if isinstance(s.work, MemoryBound))
+
+
+def test_what_dispatch_copies():
+    """All-to-all: a permutation and its inverse, two sorts, two paddings; the weighted sum reads the copies once more.
+    Deduplicated: copies are made where tokens arrive, and added up there."""
+    arch = architecture_from_mapping(BASE["model"], "experts")
+    copies = 4096 * 8 * 2048 * 2
+    arrived = copies * (1 - (7 / 8) ** 8)
+    plain = 4 * (copies + copies / 8) + copies + 2 * 4 * 2 * copies
+    difference = moved(arch) - moved(arch, dispatch="deduplicated")
+    assert difference == pytest.approx(plain - 4 * (arrived + copies), rel=1e-6)
+
+
+def test_biases_and_clamps_of_experts_take_passes():
+    arch = architecture_from_mapping(BASE["model"], "experts")
+    biased = replace(arch, mlp_bias=True, clamped_glu=True)
+    outputs, gates = 4096 * 8 * 2048, 4096 * 8 * 2 * 1024
+    # 16-bit: product, sum and join, 12 bytes a value each way; clamp, clamp and join, 8 and 10 bytes.
+    assert moved(biased) - moved(arch) == pytest.approx(24 * outputs + 18 * gates, rel=1e-6)
+    # With DeepEP's fp32 probabilities the sums are fp32, and converted back.
+    once = {"dispatch": "deduplicated"}
+    assert moved(biased, **once) - moved(arch, **once) == pytest.approx(64 * outputs + 18 * gates, rel=1e-6)
+    fused = once | {"expert_kernels": "fused"}
+    assert moved(biased, **fused) == moved(arch, **fused) < moved(arch, **once)
 
 
 def test_experts_communicate_beside_another_micro_batch():
@@ -104,6 +177,10 @@ def test_pairing_keeps_every_pass_and_can_be_played(stages, micro_batches, chunk
         ({"parallelism.dispatch_dtype": "fp8"}, "parallelism.dispatch_dtype"),
         ({"parallelism.pp": 2, "parallelism.ep": 16, "training.overlap.ep": True}, "training.overlap.ep"),
         ({"parallelism.expert_imbalance": 0.5}, "parallelism.expert_imbalance"),
+        ({"training.expert_kernels": "fused"}, "training.expert_kernels"),
+        ({"training.expert_kernels": "fused", "training.precision": "fp8"}, "training.expert_kernels"),
+        ({"training.expert_kernels": "one"}, "training.expert_kernels"),
+        ({"training.host": "megatronn"}, "training.host"),
     ],
 )
 def test_what_does_not_go_together_is_said(values, key):

@@ -57,22 +57,27 @@ def plan_all_to_all(
 def plan_once(size: float, group: Group, copies: int, nodes: int) -> tuple[tuple[Phase, ...], int]:
     """(phases, SMs) of tokens with `copies` each, of which a node gets one; kernels as DeepEP's.
 
-    size: bytes of all copies. nodes: most nodes that a token goes to, 0 being all. The copies that experts of a node
-    need are made there, over its scale-up links.
+    size: bytes of all copies. nodes: most nodes that a token goes to, 0 being all. Within a node a token goes once to
+    each GPU, over scale-up links; copies for experts of one GPU are made there, which is not part of this.
     """
     c = collective_constants()["dispatch"]
     near, far = all_to_all_traffic(size, group, forwarded=True)
     open_nodes = min(nodes or group.nodes, group.nodes)
-    # Of m equally likely nodes, k copies meet m·(1 − (1 − 1/m)^k).
-    met = open_nodes * (1 - (1 - 1 / open_nodes) ** copies)
-    far *= met / copies
-    seconds = near / (c["scale_up"] * group.scale_up_bandwidth)
+    far *= _met(open_nodes, copies) / copies
+    once = _met(open_nodes * group.per_node, copies) / copies
+    near *= once
+    seconds = size * once / (c["scale_up"] * group.scale_up_bandwidth)  # the rate counts a GPU's own tokens too
     if group.nodes > 1:
         seconds = max(seconds, far * group.per_node / (c["network"] * group.nic_bandwidth * group.nics))
     step = achieved.crossing(group, "Simple", size) if group.nodes > 1 else achieved.hop(group, "LL")
     # Senders first tell receivers how much will come.
     begin = 2 * achieved.launch(group) + step
     return (Phase(1, begin, 0.0, 0.0, 0.0, c["sms"]), Phase(1, step, seconds, near, far, c["sms"])), c["sms"]
+
+
+def _met(places: int, copies: int) -> float:
+    """How many of equally likely places the copies of a token meet: m·(1 − (1 − 1/m)^k)."""
+    return places * (1.0 - (1.0 - 1.0 / places) ** copies)
 
 
 def plan_direct(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:

@@ -9,11 +9,11 @@ from llmsim.cost.attention import attention_time
 from llmsim.cost.gemm import gemm_time
 from llmsim.cost.kernel_time import KernelTime
 from llmsim.cost.memory_bound import memory_bound_time
-from llmsim.model.work import Attention, Gemm, MemoryBound
+from llmsim.model.work import Attention, Gemm, HostWait, MemoryBound
 
 __all__ = ["KernelCosts", "KernelTime", "KernelTraits"]
 
-Work = Gemm | Attention | MemoryBound
+Work = Gemm | Attention | MemoryBound | HostWait
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class KernelCosts:
             return gemm_time(work, self.gpu, self.constants)
         if isinstance(work, Attention):
             return attention_time(work, self.gpu, self.constants, self.traits.attention)
+        if isinstance(work, HostWait):  # a gap before kernels, gone where launches are said to take no time
+            return KernelTime(0.0, 0.0 if self.traits.launch == 0.0 else work.seconds, 0.0, 0.0, 0.0, 0.0)
         return memory_bound_time(work, self.gpu, self.constants)
 
 

@@ -139,9 +139,11 @@ def _moe(arch: Architecture, shard: Shard) -> Saved:
         "experts_fc1_input": r.gathered * arch.hidden * linear,
         "experts_activation_input": _activation(arch, shard, r.gathered, r.ffn_hidden),
         "experts_fc2_input": r.gathered * r.ffn_hidden * linear,
-        # The weighted sum keeps each copy for the gradient of its weight.
-        "combine_input": r.routed * arch.hidden * e,
+        # The weighted sum keeps each copy for the gradient of its weight; DeepEP's combine only adds up.
+        "combine_input": r.routed * arch.hidden * e * (shard.dispatch == "all_to_all"),
     }
+    if arch.clamped_glu and shard.expert_kernels == "separate":  # before and after the clamp
+        saved["experts_clamp_input"] = saved["experts_activation_input"]
     if moe.shared_ffn_hidden:
         own = shard.narrow  # in 16 bits the shared expert reads the very tensor that the router keeps
         saved |= _mlp(arch, shard, moe.shared_ffn_hidden, "shared_", own)

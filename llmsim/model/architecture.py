@@ -114,6 +114,7 @@ class Architecture:
     mlp_bias: bool | None = None
     qk_norm: bool = False  # norms of head_dim on q and k (Qwen 3)
     attention_sinks: bool = False  # one learned logit a head (gpt-oss)
+    clamped_glu: bool = False  # gate and up are clamped before they are multiplied (gpt-oss)
     relative_positions: bool = False  # an h × h projection of relative positions a layer (Transformer-XL, Gopher)
     parallel_block: bool = False  # attention and MLP read the same input (GPT-J, PaLM)
     sliding_window: int = 0  # keys a query sees in windowed layers; 0: all

@@ -210,6 +210,7 @@ def _gpt_oss(config: ConfigFields) -> dict[str, Any]:
         "ffn_hidden": config.need("intermediate_size"),
         "tied_embeddings": config.need("tie_word_embeddings"),
         "attention_sinks": True,
+        "clamped_glu": True,
         "moe": experts,
     }
 

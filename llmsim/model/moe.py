@@ -14,13 +14,16 @@ from llmsim.model import traffic
 from llmsim.model.architecture import Architecture
 from llmsim.model.exchange import whole
 from llmsim.model.mlp import mlp_chain
-from llmsim.model.operators import Linear, Operator, elementwise, exchange
+from llmsim.model.operators import Fixed, Linear, Operator, elementwise, exchange
 from llmsim.model.shard import Shard
-from llmsim.model.work import Communication, MemoryBound, Once
+from llmsim.model.work import Communication, HostWait, MemoryBound, Once, Step
 
-_ROUTER_KERNELS = 6  # softmax or sigmoid, top-k, normalise, mask, histogram, auxiliary loss
+# Kernels from scores to routing, fused as far as Transformer Engine does; with DeepEP, preprocessing included
+# (NVIDIA 2025, Megatron-LM, deepseek-v3-gb200-optimization, sections 2.1.4 and 2.2.1).
+_ROUTER_KERNELS = {"all_to_all": 31, "deduplicated": 17}
+_ROUTER_GRAD_KERNELS = 6
+_ROUTER_PASSES = 6  # over all scores, read and written in fp32: softmax, top-k, normalise, mask, histogram, loss
 _FP8_SCALED = 1.0 + 4 / 128
-_ROUTER_BYTES = 2.0 * _ROUTER_KERNELS * traffic.FP32  # read and written once a kernel, in fp32
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Routing:
     experts: int  # experts on this rank
     per_expert: int  # rows of each expert's GEMM
     ffn_hidden: int  # width of one expert on this rank
+    arrived: float  # tokens of which there are copies
 
     @property
     def gathered(self) -> float:
@@ -51,9 +55,11 @@ def routing(arch: Architecture, shard: Shard) -> Routing:
     gathered = shard.expert_split if shard.split_sequence else 1
     received = routed * imbalance * experts * shard.ep / moe.experts
     per_expert = whole(received * gathered / experts)
-    return Routing(
-        rows, routed, received, experts, per_expert, ceil(moe.expert_ffn_hidden / shard.expert_split)
-    )
+    # Of m equally likely ranks, k copies meet m·(1 − (1 − 1/m)^k).
+    met = shard.ep * (1.0 - (1.0 - 1.0 / shard.ep) ** moe.top_k)
+    arrived = min(rows * met * imbalance, received) * gathered
+    width = ceil(moe.expert_ffn_hidden / shard.expert_split)
+    return Routing(rows, routed, received, experts, per_expert, width, arrived)
 
 
 def moe_chain(arch: Architecture, shard: Shard) -> list[Operator]:
@@ -66,23 +72,30 @@ def moe_chain(arch: Architecture, shard: Shard) -> list[Operator]:
     if replicated:
         # Every rank computes a slice of each expert for the same tokens: the input's gradients are summed.
         chain.append(exchange("moe_entry", None, Communication("all_reduce", "tp", shard.tokens * h * e)))
-    scores = MemoryBound(r.rows * moe.experts * _ROUTER_BYTES, _ROUTER_KERNELS)
+    scores = 2.0 * _ROUTER_PASSES * traffic.FP32 * r.rows * moe.experts
+    routed = MemoryBound(scores, _ROUTER_KERNELS[shard.dispatch])
     chain += [
         Linear("router", whole(r.rows), moe.experts, h, shard, shard.core_precision),
-        elementwise("route", scores, scores),
+        elementwise("route", routed, MemoryBound(scores, _ROUTER_GRAD_KERNELS)),
     ]
     if moe.shared_ffn_hidden:
         chain += mlp_chain(
             arch, shard, moe.shared_ffn_hidden, "shared_", entry=not replicated, leave=not replicated
         )
         chain.append(elementwise("shared_sum", traffic.gradient_sum(shard, r.rows, h), None))
-    chain += [
-        elementwise("permute", *_permute(shard, r, h)),
-        *_dispatch(arch, shard, r),
-        *_experts(arch, shard, r),
-        *reversed(_dispatch(arch, shard, r, back=True)),
-        elementwise("unpermute", *_unpermute(shard, r, h)),
-    ]
+    experts = _experts(arch, shard, r)
+    there, back = _dispatch(arch, shard, r), list(reversed(_dispatch(arch, shard, r, back=True)))
+    if shard.dispatch == "deduplicated" and shard.ep > 1:
+        # Tokens travel as they are and are copied where they arrive; likewise their outputs are added up there.
+        copied = MemoryBound((r.arrived + r.gathered) * h * e)
+        experts = [elementwise("permute", copied, copied), *experts, elementwise("unpermute", copied, copied)]
+        chain += [*there, *experts, *back]
+    else:
+        chain += [
+            elementwise("permute", *_permute(shard, r, h)),
+            *there, *experts, *back,
+            elementwise("unpermute", *_unpermute(shard, r, h)),
+        ]  # fmt: skip
     if replicated:
         chain.append(exchange("moe_exit", Communication("all_reduce", "tp", shard.tokens * h * e), None))
     return chain
@@ -108,14 +121,38 @@ def _dispatch(arch: Architecture, shard: Shard, r: Routing, back: bool = False) 
         gather = Communication("all_gather", "tp", size)
         scatter = Communication("reduce_scatter", "tp", size)
         chain.append(exchange(f"{name}_tp", *((scatter, gather) if back else (gather, scatter))))
-    if shard.ep > 1 and r.experts > 1:
-        chain.append(elementwise(f"{name}_sort", *traffic.copy(shard, r.gathered * h)))
+    if shard.dispatch == "all_to_all":
+        if shard.ep > 1 and r.experts > 1:
+            chain.append(elementwise(f"{name}_sort", *traffic.copy(shard, r.gathered * h)))
+        if shard.narrow and arch.moe and arch.moe.capacity_factor is None:
+            # Narrow products need rows in multiples of 16 or 32: Megatron-Core copies tokens into padded buffers and
+            # back (TEGroupedMLP); DeepEP's and HybridEP's permutations pad as they copy.
+            chain.append(elementwise(f"{name}_pad", *traffic.copy(shard, r.gathered * h)))
     return chain
 
 
 def _experts(arch: Architecture, shard: Shard, r: Routing) -> list[Operator]:
+    return _fused_experts(arch, shard, r) if shard.expert_kernels == "fused" else _separate_experts(arch, shard, r)
+
+
+def _fused_experts(arch: Architecture, shard: Shard, r: Routing) -> list[Operator]:
+    """One kernel a product for all experts; activation, bias and the conversion of what is written are in it.
+
+    NVIDIA 2026, "Boosting MoE Training Throughput with Advanced Fusion Kernels": only what arrives is converted by a
+    kernel of its own. The counts of tokens stay on the GPU.
+    """
     h, width, up = arch.hidden, r.ffn_hidden, r.ffn_hidden * (arch.mlp_matrices - 1)
+    rows = 16 * ceil(r.per_expert / 16)
+    cast = traffic.narrow_cast(shard, r.gathered * h)
     return [
+        Linear("experts_fc1", rows, up, h, shard, shard.precision, r.experts, cast=cast),
+        Linear("experts_fc2", rows, h, width, shard, shard.precision, r.experts, cast_grad=cast),
+    ]
+
+
+def _separate_experts(arch: Architecture, shard: Shard, r: Routing) -> list[Operator]:
+    h, width, up = arch.hidden, r.ffn_hidden, r.ffn_hidden * (arch.mlp_matrices - 1)
+    chain: list[Operator] = [
         Linear(
             "experts_fc1", r.per_expert, up, h, shard, shard.precision, r.experts, True,
             cast=traffic.narrow_cast(shard, r.gathered * h),
@@ -128,6 +165,17 @@ def _experts(arch: Architecture, shard: Shard, r: Routing) -> list[Operator]:
             cast_grad=traffic.narrow_cast(shard, r.gathered * h),
         ),
     ]  # fmt: skip
+    if arch.clamped_glu:
+        chain.insert(1, elementwise("experts_clamp", *traffic.clamp(shard, r.gathered * up)))
+    if arch.mlp_bias:
+        probabilities = shard.element if shard.dispatch == "all_to_all" else traffic.FP32
+        passes = traffic.expert_bias(shard, r.gathered * h, r.experts, probabilities)
+        chain.append(elementwise("experts_bias", *passes))
+    forward, backward = shard.host_experts
+    if (forward or backward) and arch.moe and arch.moe.capacity_factor is None:
+        wait = [Step("experts_launch", HostWait(seconds)) for seconds in shard.host_experts]
+        chain = [Fixed(forward=(wait[0],)), *chain, Fixed(backward=(wait[1],))]
+    return chain
 
 
 def _permute(shard: Shard, r: Routing, h: int) -> tuple[MemoryBound, MemoryBound]:

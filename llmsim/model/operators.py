@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from llmsim.model.shard import Shard
-from llmsim.model.work import Attention, Communication, Gemm, MemoryBound, Step
+from llmsim.model.work import Attention, Communication, Gemm, HostWait, MemoryBound, Step
 
 HEAD = -1  # in a relative `after`: what the operator itself waits for
-Work = Gemm | Attention | MemoryBound | Communication
+Work = Gemm | Attention | MemoryBound | Communication | HostWait
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ _CHOICES = {
     "recompute": ("none", "selective", "full"),
     "cp_kind": ("ring", "all_gather", "ulysses"),
     "dispatch": ("all_to_all", "deduplicated"),
+    "expert_kernels": ("separate", "fused"),
 }
 
 
@@ -48,8 +49,11 @@ class Shard:
     `regather` false: inputs that sequence parallelism has gathered are kept whole for the weight gradient.
     `dispatch` deduplicated: a token crosses to each node once, whatever experts it has there (DeepEP, HybridEP);
     `dispatch_fp8`: it goes to them in fp8. `imbalance` is the load of the busiest rank's experts over the mean.
+    `expert_kernels` separate: a product, a conversion and a bias for each expert, and an activation of its own (TE's
+    GroupedLinear); fused: one kernel for all experts, which activates and converts what it writes (cuDNN's of 2026).
     `accumulate` false: weight gradients are written once in compute precision (FSDP and ZeRO reduce them at once),
     not added into a gradient buffer.
+    `host_experts`: seconds that a GPU waits for its host in a layer of separate experts, forward and backward.
     `loss_chunks`: the head takes so many parts of the tokens one after the other, and no logits are kept.
     """
 
@@ -71,6 +75,8 @@ class Shard:
     cp_kind: str = "ring"
     dispatch: str = "all_to_all"
     dispatch_fp8: bool = False
+    expert_kernels: str = "separate"
+    host_experts: tuple[float, float] = (0.0, 0.0)
     flash_version: int = 2
     expert_tp: int | None = None
     imbalance: float = 1.0

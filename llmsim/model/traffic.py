@@ -60,6 +60,29 @@ def activation(arch: Architecture, shard: Shard, rows: float, width: float) -> P
     return _pair(rows * width, (2 * e + 2 * e * bias, 1 + bias), (3 * e + e * bias, 1 + bias))
 
 
+def clamp(shard: Shard, values: float) -> Passes:
+    """Gate and up clamped each on its own and joined again (Megatron-Core, fused_bias_geglu.py: clamp, clamp, cat).
+
+    Backward each clamp reads its input and gradient and writes a gradient; the two are joined.
+    """
+    e = shard.element
+    return _pair(values, (4 * e, 3), (5 * e, 3))
+
+
+def expert_bias(shard: Shard, values: float, experts: int, probability: int) -> Passes:
+    """Each expert's bias times its tokens' probabilities, added to its outputs, which are then joined
+    (Megatron-Core, TEGroupedMLP._apply_bias); `probability`: bytes of a probability, in which products and sums are.
+
+    Forward: product written; sum of output and product; join; conversion back where wider. Backward: the same
+    conversions, and for bias and probabilities each a product and a reduction.
+    """
+    e, p = shard.element, probability
+    cast = e + p if p > e else 0
+    forward = p + (e + p + p) + 2 * p + cast
+    backward = 2 * cast + 2 * (p + p + p)
+    return _pair(values, (forward, 2 * experts + 1 + (cast > 0)), (backward, 5 * experts + (cast > 0)))
+
+
 def rope(shard: Shard, values: float) -> Passes:
     """Rotary embedding of `values` of q and k. Unfused, each of the two: negate, concatenate, two products, sum."""
     e = shard.element

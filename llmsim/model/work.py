@@ -93,6 +93,13 @@ class Communication:
 
 
 @dataclass(frozen=True, slots=True)
+class HostWait:
+    """A GPU that waits for its host, which has waited for it: nothing is queued while the host launches."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class HostCopy:
     """`size` bytes between a GPU and memory outside it. way: to_cpu, from_cpu, to_nvme or from_nvme.
 
@@ -130,7 +137,7 @@ class Step:
     """
 
     name: str
-    work: Gemm | Attention | MemoryBound | Communication | HostCopy | HostUpdate
+    work: Gemm | Attention | MemoryBound | Communication | HostWait | HostCopy | HostUpdate
     stream: str = "compute"
     phase: str = "forward"  # forward | backward | weight | recompute | update
     after: tuple[int, ...] | None = None

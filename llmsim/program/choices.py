@@ -30,6 +30,8 @@ def shard_of(scenario: Scenario) -> Shard:
         cp_kind=scenario.parallelism.cp_kind,
         dispatch=scenario.parallelism.dispatch,
         dispatch_fp8=scenario.parallelism.dispatch_dtype == "fp8",
+        expert_kernels=training.expert_kernels,
+        host_experts=(training.host.experts, training.host.experts_backward),
         imbalance=scenario.parallelism.expert_imbalance,
         sequence_parallel=scenario.parallelism.sequence_parallel and layout.tp > 1,
         precision=training.precision,

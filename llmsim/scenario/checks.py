@@ -163,6 +163,20 @@ def check_dispatch(s: Subject) -> Found:
         )
 
 
+def check_expert_kernels(s: Subject) -> Found:
+    """cuDNN's fused grouped products exist for narrow precisions on Blackwell."""
+    training, gpu = s.scenario.training, s.topology.gpu
+    if training.expert_kernels != "fused":
+        return
+    if training.precision not in ("fp8", "nvfp4"):
+        yield (
+            "training.expert_kernels",
+            f"'fused' writes fp8 or NVFP4, and training.precision is {training.precision}; expected separate",
+        )
+    elif not gpu.kernels.startswith("blackwell"):
+        yield "training.expert_kernels", f"'fused' exists on Blackwell, and {gpu.name} is none; expected separate"
+
+
 # -- context -------------------------------------------------------------------------------------------------------
 
 
@@ -419,7 +433,7 @@ NOT_YET: tuple[tuple[str, Wants, str], ...] = (
 GRID_CHECKS = (check_gpus_per_node, check_network_exists, check_grid)
 CHECKS = (
     *(check_batch, check_sequence, check_heads, check_kv_heads, check_ffn, check_experts),
-    *(check_dispatch, check_context_kind),
+    *(check_dispatch, check_expert_kernels, check_context_kind),
     *(check_schedule, check_chunks, check_stage_layers, check_recompute_layers, check_hsdp, check_precision),
     *(check_grad_reduction, check_loss_chunks, check_offload),
     check_jitter,

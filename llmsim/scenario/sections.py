@@ -166,12 +166,15 @@ class Host(Section):
     """Seconds that the host needs for one kernel, one collective, and one parameter tensor of the optimizer step.
 
     stall: share that is added for each further rank of the tensor-parallel group, where pipeline messages cross nodes.
+    experts, experts_backward: what a GPU waits in each layer of experts whose token counts the host reads back.
     """
 
     kernel: Seconds = 0.0
     communication: Seconds = 0.0
     tensor: Seconds = 0.0
     stall: Share = 0.0
+    experts: Seconds = 0.0
+    experts_backward: Seconds = 0.0
 
 
 def _host(value: object) -> object:
@@ -214,6 +217,8 @@ class TrainingSection(Section):
     attention: choice("flash", "flash1", "flash2", "flash3", "unfused") = "flash"
     loss_chunks: Count = 1  # parts of the tokens whose logits are made, used and dropped one after the other
     fused: Annotated[bool | tuple[str, ...], BeforeValidator(_fused)] = True
+    # separate: kernels for each expert; fused: one for all, with activation and conversion to fp8 or NVFP4 in it
+    expert_kernels: choice("separate", "fused") = "separate"
     optimizer: choice("adam", "sgd", "adafactor", "muon", "adam8bit") = "adam"
     overlap: Annotated[Overlap, empty_when_null()] = Overlap()
     accumulate_locally: Flag = True
