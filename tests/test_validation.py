@@ -92,6 +92,22 @@ def test_traits_of_frameworks():
     assert framework_of({"source": "my own"}) == "other"
 
 
+def test_recipes_of_a_release():
+    from llmsim.validation.rows import recipes
+
+    columns = set(published_rows()[0])
+    for recipe in recipes():
+        assert recipe["evidence"] and set(recipe["match"]) <= columns
+    by_release = [scenario_mapping(find_row(name)) for name in ("r0226", "r0138", "r0075")]  # 25.11, 26.04, 26.06
+    assert [m["parallelism"].get("dispatch") for m in by_release] == [None, "deduplicated", "deduplicated"]
+    assert [m["training"].get("expert_kernels") for m in by_release] == [None, None, "fused"]
+    assert {m["training"]["host"] for m in by_release} == {"megatron"}
+    deepseek = find_row("r0239") | {"model_name": "DeepSeek-V3", "n_experts": "256", "layers": "61"}
+    mapping = scenario_mapping(deepseek)
+    assert mapping["model"] == "deepseek-v3-mtp" and mapping["parallelism"]["stage_layers"] == "balanced"
+    assert compare(deepseek)["simulated"]
+
+
 def test_known_reasons_are_of_runs_that_ship():
     from llmsim.validation.rows import known_reasons
 

@@ -44,6 +44,15 @@ def known_reasons() -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
+def recipes() -> tuple[dict[str, Any], ...]:
+    """What published recipes set for a release, GPU and model: fragments of scenarios, each under its conditions."""
+    import yaml
+
+    text = files("llmsim.catalogue").joinpath("measured/recipes.yaml").read_text("utf-8")
+    return tuple(yaml.safe_load(text))
+
+
+@lru_cache(maxsize=1)
 def published_rows() -> tuple[dict[str, str], ...]:
     """Every published run that ships, as its table's columns (text; empty where not stated)."""
     folder = files("llmsim.catalogue").joinpath("measured")
@@ -108,10 +117,14 @@ def scenario_mapping(row: Row, detail: str = "block") -> dict[str, Any]:
     for rule in framework.get("when", ()):
         if re.search(rule["match"], row.get(rule["column"]) or ""):
             mapping = merged(mapping, rule["scenario"])
+    for recipe in recipes():
+        if all(re.search(pattern, row.get(column) or "") for column, pattern in recipe["match"].items()):
+            mapping = merged(mapping, recipe["scenario"])
     layout = mapping["parallelism"]
-    counts = _stage_layers(row, layout["pp"] * layout["vpp"], framework.get("split", "edges"))
-    if counts:
-        mapping["parallelism"]["stage_layers"] = counts
+    if "stage_layers" not in layout:
+        counts = _stage_layers(row, layout["pp"] * layout["vpp"], framework.get("split", "edges"))
+        if counts:
+            mapping["parallelism"]["stage_layers"] = counts
     return mapping
 
 
