@@ -77,7 +77,8 @@ def _draw(kind: str, output: str, trace: Any, result: Any, title: str) -> "Figur
         case "utilization":
             return plots.plot_utilization(trace, title=title)
         case _:
-            return plots.plot_memory(result.memory, result.footprint.capacity, title=title)
+            stages = dict(zip(trace["rank"], trace["stage"])) if (trace["stage"] >= 0).all() else None
+            return plots.plot_memory(result.memory, result.footprint.capacity, title=title, stages=stages)
 
 
 def _breakdown_of(trace: Any, name: str) -> dict[str, Any]:

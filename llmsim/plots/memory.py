@@ -1,6 +1,6 @@
 """Memory over time: categories stacked per rank against the capacity, and one line a stage under a timeline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -61,12 +61,16 @@ def _thin(times: np.ndarray, levels: dict[str, np.ndarray]) -> tuple[np.ndarray,
 
 
 def plot_memory(
-    memory: "pd.DataFrame", capacity_bytes: float | None = None, *, title: str | None = None
+    memory: "pd.DataFrame",
+    capacity_bytes: float | None = None,
+    *,
+    title: str | None = None,
+    stages: Mapping[int, int] | None = None,
 ) -> "Figure":
     """Allocated memory over time by category, one panel a rank, with peak and capacity.
 
     `memory`: `rank, time_s, allocated_bytes, category`. Of more than six ranks the highest and an even choice of the
-    others are shown.
+    others are shown. `stages`: the pipeline stage of each rank, to name the panels by.
     """
     ranks = sorted(memory["rank"].unique()) if len(memory) else []
     curves = {rank: memory_levels(memory, rank) for rank in ranks}
@@ -93,7 +97,7 @@ def plot_memory(
             axes.axhline(capacity_bytes / _GIB, color=INK, linewidth=1.4, linestyle=(0, (5, 2)))
         over = capacity_bytes is not None and peaks[rank] > capacity_bytes
         axes.set_title(
-            f"rank {rank}: peak {peaks[rank] / _GIB:.1f} GiB" + (", does not fit" if over else ""),
+            f"{_named(rank, stages)}: peak {peaks[rank] / _GIB:.1f} GiB" + (", does not fit" if over else ""),
             loc="left",
             fontsize=11,
             color="#B03A00" if over else INK,
@@ -112,9 +116,12 @@ def plot_memory(
             axes.tick_params(labelbottom=True)
     _legend(figure, colour, capacity_bytes)
     few = "" if len(shown) == len(ranks) else f" ({len(shown)} of {len(ranks)} ranks)"
-    title = title if title is not None else f"Memory over time{few}"
-    figure.suptitle(title, fontsize=13, color=INK, x=0.01, ha="left")
+    figure.suptitle(f"{title or 'Memory over time'}{few}", fontsize=13, color=INK, x=0.01, ha="left")
     return figure
+
+
+def _named(rank: int, stages: Mapping[int, int] | None) -> str:
+    return f"rank {rank}" if stages is None else f"stage {stages[rank]} (rank {rank})"
 
 
 def _legend(figure: "Figure", colour: dict[str, str], capacity: float | None) -> None:
@@ -125,7 +132,7 @@ def _legend(figure: "Figure", colour: dict[str, str], capacity: float | None) ->
     if capacity is not None:
         label = f"capacity ({capacity / _GIB:.1f} GiB)"
         handles.append(Line2D([], [], color=INK, linewidth=1.4, linestyle=(0, (5, 2)), label=label))
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, fontsize=10)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=10)
 
 
 def _choose(ranks: Sequence[int], peaks: dict[int, float]) -> list[int]:
