@@ -2,6 +2,7 @@
 
 import json
 import random
+import shlex
 from itertools import pairwise
 
 import pytest
@@ -69,6 +70,14 @@ def test_the_front_falls_in_memory_as_it_grows_in_time():
     assert len(table) == found.counts["valid"] and (table["why"] != "").all()
 
 
+def test_selective_recomputation_is_a_layout_of_its_own_only_with_scores_in_memory():
+    space = {"training.recompute": ["none", "selective", "full"]}
+    for attention, expected in (("flash", ["none", "full"]), ("unfused", ["none", "selective", "full"])):
+        scenario = opened("quickstart").with_values({"training.attention": attention})
+        assert [point["training.recompute"] for point in candidates(scenario, space)] == expected
+    assert list(candidates(opened("quickstart"), {"training.recompute": ["selective"]}))
+
+
 def test_mistakes_are_one_sentence():
     with pytest.raises(UserError, match="objective: 'speed' is not known"):
         llmsim.search(opened("quickstart"), objective="speed")
@@ -82,6 +91,9 @@ def test_the_command_ranks_and_draws(tmp_path):
     page = CliRunner().invoke(cli, [*arguments, "--plot", str(tmp_path / "layouts.png")])
     assert page.exit_code == 0 and "valid layouts" in page.stdout, page.output
     assert (tmp_path / "layouts.png").stat().st_size > 10_000
+    command = shlex.split(page.stdout.rpartition("To run the best: llmsim ")[2])
+    assert "parallelism.schedule=1f1b" not in command, "what the scenario says already is not repeated"
+    assert CliRunner().invoke(cli, [*command, "--json", "--require-fit"]).exit_code == 0
     document = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)
     assert [layout["rank"] for layout in document["layouts"]] == [1, 2]
     assert document["layouts"][1]["why"].startswith("+")

@@ -1,5 +1,6 @@
 """`llmsim search`: the best parallel layouts."""
 
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -7,6 +8,7 @@ import click
 from llmsim.cli.options import AS_JSON, SETTINGS, open_scenario
 
 if TYPE_CHECKING:
+    from llmsim.scenario import Scenario
     from llmsim.searching import Found, Layout
 
 _COLUMNS = {
@@ -71,7 +73,7 @@ def search(
     if as_json:
         print_json(_document(found))
     else:
-        _print(found, loaded.name)
+        _print(found, loaded, " ".join(["llmsim run", scenario, *(f"--set {quote(each)}" for each in settings)]))
 
 
 def _document(found: "Found") -> dict[str, Any]:
@@ -101,14 +103,15 @@ def _document(found: "Found") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _print(found: "Found", name: str) -> None:
+def _print(found: "Found", scenario: "Scenario", command: str) -> None:
+    """command: what runs the scenario as it was given."""
     from llmsim.cli.console import print_table
     from llmsim.units import format_seconds
 
     counts = found.counts
     click.echo(
-        f"{name}: {counts['valid']:,} valid layouts; {counts['too_large']:,} cannot fit and {counts['too_slow']:,} "
-        f"cannot be better, by their bounds; {counts['simulated']:,} simulated"
+        f"{scenario.name}: {counts['valid']:,} valid layouts; {counts['too_large']:,} cannot fit and "
+        f"{counts['too_slow']:,} cannot be better, by their bounds; {counts['simulated']:,} simulated"
     )
     if not found.best:
         click.echo("None of them fits: it takes more GPUs, GPUs with more memory, or offloading.")
@@ -126,8 +129,21 @@ def _print(found: "Found", name: str) -> None:
             f"The scenario's own layout takes {format_seconds(given['iteration_time_s'])}{fits}; the best takes "
             f"{best / given['iteration_time_s'] - 1:+.1%}."
         )
-    options = " ".join(f"--set '{key}={_text(value)}'" for key, value in found.best[0].point.items())
-    click.echo(f"To run the best: {options} --set parallelism.dp=null")
+    changed = {key: value for key, value in found.best[0].point.items() if value != _value(scenario, key)}
+    if scenario.parallelism.dp is not None:
+        changed["parallelism.dp"] = None
+    options = " ".join(f"--set {quote(f'{key}={_text(value)}')}" for key, value in changed.items())
+    click.echo(f"To run the best: {command} {options}")
+
+
+def _value(scenario: "Scenario", key: str) -> object:
+    """What the scenario itself has there, as a point of a search says it."""
+    value: object = scenario
+    for part in key.split("."):
+        value = getattr(value, part, None)
+    if key == "training.recompute" and value.layers is None:
+        return value.mode
+    return value.model_dump() if hasattr(value, "model_dump") else value
 
 
 def _shown(best: "list[Layout]") -> list[str]:
@@ -157,4 +173,4 @@ def _cell(value: object) -> str:
 def _text(value: object) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_text(item)}" for key, item in value.items()) + "}"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

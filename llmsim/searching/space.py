@@ -53,7 +53,7 @@ def candidates(scenario: Scenario, space: Mapping[str, Sequence[Any]]) -> Iterat
     most = max(nodes) * scenario.resolve().gpus_per_node
     for values in product(*space.values()):
         point = dict(zip(keys, values))
-        if _distinct(point, scenario) and _fits_grid(point, scenario, most):
+        if _distinct(point, scenario, space) and _fits_grid(point, scenario, most):
             yield point
 
 
@@ -70,9 +70,13 @@ def _fits_grid(point: Point, scenario: Scenario, most: int) -> bool:
     return point.get("training.global_batch", scenario.training.global_batch) % (replicas * micro) == 0
 
 
-def _distinct(point: Point, scenario: Scenario) -> bool:
+def _distinct(point: Point, scenario: Scenario, space: Mapping[str, Sequence[Any]]) -> bool:
     """Of combinations that mean the same (a schedule without a pipeline, say) only one."""
     p = scenario.parallelism
+    attention = point.get("training.attention", scenario.training.attention)
+    recomputes = space.get("training.recompute", ())
+    if attention != "unfused" and point.get("training.recompute") == "selective" and "none" in recomputes:
+        return False  # flash attention keeps nothing of its core: there is nothing to make again
     pp, vpp, tp = (point.get(f"parallelism.{axis}", getattr(p, axis)) for axis in ("pp", "vpp", "tp"))
     schedule = point.get("parallelism.schedule", p.schedule)
     if scenario.resolve().architecture.layers % (pp * vpp):
