@@ -58,5 +58,6 @@ class SimulationError(LlmsimError):
 
 def nearest(name: object, known: Iterable[str]) -> str:
     """A suffix for error messages: `; did you mean 'x'?`, or nothing when no known name is close."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    by_lower = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(str(name).lower(), list(by_lower), n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import llmsim
+from llmsim.cli import main
 from llmsim.errors import UserError
 from llmsim.sweeping import expand
 from llmsim.sweeping.file import load_sweep
@@ -181,6 +182,15 @@ def test_sweep_files(tmp_path):
         file.write_text(text)
         with pytest.raises(UserError, match=words):
             load_sweep(file)
+
+
+def test_a_sweep_without_a_valid_point_is_a_mistake(tmp_path):
+    file, out = tmp_path / "s.yaml", tmp_path / "out.csv"
+    file.write_text(f"scenario: {ROOT / 'scenarios/quickstart.yaml'}\ngrid: {{parallelism.tpp: [1, 2]}}\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["sweep", str(file), "-o", str(out), "--workers", "1"])
+    assert ended.value.code == 2
+    assert "did you mean 'tp'" in out.read_text()
 
 
 def until(condition, seconds=20.0):

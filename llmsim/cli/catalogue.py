@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from llmsim.cli.options import AS_JSON
+from llmsim.errors import UserError, nearest
 from llmsim.units import format_bytes, format_rate
 
 _SHAPE = ("layers", "hidden", "heads", "kv_heads", "ffn_hidden", "vocab")
@@ -60,6 +61,8 @@ def models(as_json: bool, words: Sequence[str]) -> None:
                 "source": entry.source,
             }
         )
+    if not rows:
+        raise UserError(f"no model's name or family holds {' or '.join(words)}{nearest(words[0], names())}")
     columns: dict[str, Cell] = {
         "model": lambda r: r["name"],
         "year": lambda r: r["year"],

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llmsim.cli.options import AS_JSON
+from llmsim.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,8 @@ def sweep(
         print_json(table.astype(object).where(table.notna(), None).to_dict("records"))
     else:
         _print(table, output)
+    if table["status"].eq("invalid").all():
+        raise UserError(f"{sweep_file}: none of the {len(table)} points is valid; {output} says why")
 
 
 def _print(table: "pd.DataFrame", output: str) -> None:

@@ -171,8 +171,8 @@ class Cluster:
                 found = found or sorted({*self._between(a, b), *self._between(b, a)})
         if not len(found):
             raise TopologyError(
-                f"there is no link {name!r} in this cluster; write it like 'node0.nic0', 'node0.gpu1->nvswitch' "
-                "or 'leaf0-spine1'"
+                f"there is no link {name!r} in this cluster of {self.nodes} {'node' if self.nodes == 1 else 'nodes'}; "
+                "write it like 'node0.nic0', 'node0.gpu1->nvswitch' or 'leaf0-spine1'"
             )
         return np.array(found, dtype=np.int64)
 

@@ -32,7 +32,11 @@ def sizes(text: str) -> list[int]:
 def _bytes(text: str, whole: str) -> int:
     if not text.strip():
         raise UnitError(f"{whole!r} lacks a size; write it like '1MiB-8GiB'")
-    value = parse_quantity(text, "bytes")
+    try:
+        value = parse_quantity(text, "bytes")
+    except UnitError:
+        hint = "write sizes like '1MiB-8GiB' or '64KB,1MB'"
+        raise UnitError(f"{text.strip()!r} in {whole!r} is no size; {hint}") from None
     if value < 1:
         raise UnitError(f"{text.strip()!r} in {whole!r} is no size; expected at least 1 byte")
     return round(value)

@@ -76,4 +76,4 @@ def _network(scenario: Scenario) -> Iterator[tuple[str, Settings]]:
     resolved = scenario.resolve()
     if resolved.nodes > 1 and resolved.topology.node.nics:
         nic = resolved.topology.node.nic.bandwidth
-        yield "a network twice as fast", {"cluster.overrides.node.nic.bandwidth": 2 * nic}
+        yield "a network twice as fast", {"cluster.overrides.node.nic.bandwidth": f"{16 * nic / 1e9:g}Gbps"}

@@ -6,6 +6,8 @@ from typing import Any
 
 from llmsim.memory.summary import CATEGORIES
 
+_SPOKEN = {"optimizer": "optimizer states", "temporary": "working memory", "reserved": "what libraries reserve"}
+
 
 @dataclass(frozen=True)
 class Shortfall:
@@ -22,9 +24,10 @@ class Shortfall:
         return self.peak_gib - self.capacity_gib
 
     def __str__(self) -> str:
+        what = _SPOKEN.get(self.category, self.category)
         return (
             f"stage {self.stage} needs {self.peak_gib:.1f} GiB, {self.missing_gib:.1f} GiB more than the "
-            f"{self.capacity_gib:.1f} GiB that a GPU has; {self.category_gib:.1f} GiB of it are {self.category}"
+            f"{self.capacity_gib:.1f} GiB that a GPU has; {self.category_gib:.1f} GiB of it are {what}"
         )
 
 

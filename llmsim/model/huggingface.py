@@ -22,6 +22,8 @@ def load_config(path: str | Path) -> Architecture:
         file = file / "config.json"
     try:
         fields = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ModelError(_no_such(path)) from None
     except OSError as error:
         raise ModelError(f"{file}: cannot be read ({error.strerror})") from None
     except ValueError as error:
@@ -30,6 +32,14 @@ def load_config(path: str | Path) -> Architecture:
         raise ModelError(f"{file}: holds no JSON object; expected a Hugging Face config.json")
     name = file.parent.name if file.name == "config.json" and file.parent.name else file.stem
     return architecture_from_config(fields, name, str(file))
+
+
+def _no_such(path: str | Path) -> str:
+    """A hub name such as meta-llama/Llama-3.1-8B looks like a path; nothing is downloaded."""
+    from llmsim.catalogue.models import models
+
+    hint = nearest(Path(path).name.removesuffix(".json").lower(), models())
+    return f"there is no file {str(path)!r}; expected the path of a config.json, or a name from `llmsim models`{hint}"
 
 
 def architecture_from_config(fields: Mapping[str, Any], name: str, file: str = "config.json") -> Architecture:

@@ -205,6 +205,8 @@ def check_schedule(s: Subject) -> Found:
     from llmsim.parallel.schedules.registry import is_table
 
     p = s.scenario.parallelism
+    if not s.micro_batches:
+        return  # the batch is reported already
     try:
         if is_table(p.schedule):
             find_schedule(s.schedule, p.pp, s.micro_batches, p.vpp)

@@ -83,6 +83,9 @@ def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise ScenarioError(f"{path}: a scenario is a mapping with name, model, cluster, parallelism and training")
     lines: dict[str, int] = {}
     _index(node, "", lines, str(path), ())
+    if "model_type" in lines and "cluster" not in lines:
+        told = f"name it in a scenario as model: {path}, or add --set model={path} to one"
+        raise ScenarioError(f"{path}: this is a Hugging Face config.json, not a scenario; {told}")
     loader = _loader()("")
     try:
         return loader.construct_document(node), lines

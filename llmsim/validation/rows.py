@@ -64,7 +64,8 @@ def find_row(row_id: str) -> dict[str, str]:
     """The row of this id; raises `CatalogueError` with the nearest known id."""
     known = {row["id"]: row for row in published_rows()}
     if row_id not in known:
-        raise CatalogueError(f"no published run has the id {row_id!r}{nearest(row_id, known)}")
+        hint = "; ids are in llmsim/catalogue/measured/training_*.csv"
+        raise CatalogueError(f"no published run has the id {row_id!r}{nearest(row_id, known) or hint}")
     return known[row_id]
 
 

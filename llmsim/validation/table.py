@@ -1,4 +1,4 @@
-"""A user's own table of measured runs, with the columns of the shipped ones (docs/accuracy.md lists them)."""
+"""A user's own table of measured runs, with the columns of the shipped ones (docs/calibration.md lists them)."""
 
 import csv
 from collections.abc import Mapping
@@ -37,9 +37,11 @@ def read_table(path: str | Path) -> tuple[list[dict[str, str]], int]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise CatalogueError(f"{path}: this is not a CSV table ({error})") from None
     columns = list(lines[0]) if lines else []
-    for column in NEEDED:
-        if column not in columns:
-            raise CatalogueError(f"{path}: the column {column!r} is missing{nearest(column, columns)}")
+    missing = [column for column in NEEDED if column not in columns]
+    if len(missing) == 1:
+        raise CatalogueError(f"{path}: the column {missing[0]!r} is missing{nearest(missing[0], columns)}")
+    if missing:
+        raise CatalogueError(f"{path}: the columns {', '.join(missing)} are missing")
     runs = []
     for number, line in enumerate(lines, 2):
         row = {key: (value or "").strip() for key, value in line.items() if key}
