@@ -79,8 +79,8 @@ def verdict(table: "pd.DataFrame") -> str:
     refused = table[(table["status"] == "invalid") & (table["cluster.nodes"] > last["cluster.nodes"])]
     ending = f" Beyond that: {refused['reason'].iloc[0]}" if len(refused) else ""
     return (
-        f"From {first['cluster.nodes']} to {last['cluster.nodes']} nodes it keeps {last['efficiency']:.0%} of the "
-        f"throughput of a GPU.{ending}"
+        f"From {first['cluster.nodes']} to {last['cluster.nodes']} nodes each GPU keeps "
+        f"{last['efficiency']:.0%} of its throughput.{ending}"
     )
 
 
@@ -93,4 +93,4 @@ def _loss(first: "pd.Series", row: "pd.Series") -> str:
     }
     total = 1 / row["tokens_per_s_per_gpu"]
     most = max(grown, key=lambda name: grown[name])
-    return f"{_PARTS[most]} takes {grown[most] / total:.0%} more of the time" if grown[most] > 0 else ""
+    return f"{_PARTS[most]}: {grown[most] / total:.0%} more of the time" if grown[most] > 0 else ""
