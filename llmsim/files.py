@@ -63,4 +63,4 @@ def _need_parquet(path: str) -> None:
     from importlib.util import find_spec
 
     if find_spec("pyarrow") is None:
-        raise UserError(f"{path}: Parquet needs pyarrow (pip install 'llmsim[parquet]'); a name ending in .csv works")
+        raise UserError(f"{path}: Parquet needs pyarrow (pip install pyarrow); a name ending in .csv works")

@@ -10,6 +10,18 @@ if TYPE_CHECKING:
     from llmsim.explaining import Explanation
 
 _MOST = 10  # changes that are shown
+_ON_PATH = {
+    "tp communication": "tensor parallel communication",
+    "cp communication": "context parallel communication",
+    "ep communication": "expert parallel communication",
+    "dp communication": "data parallel communication",
+    "pp_prev communication": "transfers between stages",
+    "pp_next communication": "transfers between stages",
+    "embedding communication": "gradients of the shared embedding",
+    "norm communication": "norm of the gradients",
+    "optimizer": "optimizer step",
+    "gaps": "launch gaps",
+}
 
 
 @click.command()
@@ -42,8 +54,10 @@ def _print(found: "Explanation") -> None:
     free = sorted(found.free, key=lambda each: -each.gain)
     rows = [(each.name, format_seconds(each.iteration_time_s), f"{each.gain:.1%}") for each in free]
     print_table("what if (simulated)", ("with", "iteration", "less time"), rows)
-    path = [(name, format_seconds(time), f"{time / found.path['end_s'].max():.1%}")
-            for name, time in on_path(found.path).items()]  # fmt: skip
+    seconds: dict[str, float] = {}
+    for name, time in on_path(found.path).items():
+        seconds[_ON_PATH.get(name, name)] = seconds.get(_ON_PATH.get(name, name), 0.0) + time
+    path = [(name, format_seconds(time), f"{time / found.path['end_s'].max():.1%}") for name, time in seconds.items()]
     print_table("the critical path", ("what", "seconds", "share"), path)
     if not found.changes:
         click.echo("No single change that was tried is faster and fits.")

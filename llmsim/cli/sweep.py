@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", required=True, metavar="OUT", help="OUT.parquet or OUT.csv, one row a run.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes on this machine; all cores when left out.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted sweep; finished runs are not run again.")
-@click.option("--scheduler", metavar="tcp://…", help="Run on a dask cluster instead (needs llmsim[dask]).")
+@click.option("--scheduler", metavar="tcp://…", help="Run on a dask cluster instead (pip install distributed).")
 @AS_JSON
 def sweep(
     sweep_file: str, output: str, workers: int | None, resume: bool, scheduler: str | None, as_json: bool

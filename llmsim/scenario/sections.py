@@ -268,13 +268,24 @@ class SimulationSection(Section):
     calibration: Text | None = None  # a file of `llmsim calibrate`
 
 
+def _place(example: str) -> Any:
+    """The name of a GPU, a node or a link; whether the cluster has it is for a check to say."""
+
+    def read(value: object) -> object:
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise refuse(f"{show(value)} is not a name; expected such as {example}")
+        return value
+
+    return Annotated[str, BeforeValidator(read)]
+
+
 class Fault(Section):
     """Something that goes wrong on one gpu (`node3.gpu5`), node (`node3`) or link, from a moment on."""
 
     kind: choice(*FAULT_KINDS)
-    gpu: Text | None = None
-    node: Text | None = None
-    link: Text | None = None
+    gpu: _place("node3.gpu5") | None = None
+    node: _place("node3") | None = None
+    link: _place("node3.nic2") | None = None
     factor: quantity("number", high=1.0) | None = None
     start: Seconds = Field(default=0.0, alias="from")
     until: Seconds | None = None

@@ -68,7 +68,7 @@ def run_dask(work: Work, shared: Any, tasks: Iterable[Task], address: str) -> It
     try:
         from distributed import Client, as_completed
     except ImportError:
-        raise UserError("--scheduler needs dask.distributed (pip install 'llmsim[dask]')") from None
+        raise UserError("--scheduler needs dask.distributed (pip install distributed)") from None
     try:
         client = Client(address, timeout="10s")
     except (OSError, ValueError) as error:
