@@ -70,6 +70,13 @@ def test_estimates_find_factors_and_know_what_they_do_not():
     assert np.abs(after).max() < 0.01 < np.abs(before).max()
 
 
+def test_a_single_measurement_says_nothing_about_its_noise():
+    [found], _, after = estimate(lambda factors: [factors["a"]], [1.3], ["a"])
+    assert found.verdict == "roughly determined" and abs(after[0]) < 0.05
+    [found], _, _ = estimate(lambda factors: [factors["a"]] * 6, [1.3, 1.29, 1.31, 1.3, 1.3, 1.31], ["a"])
+    assert found.verdict == "well determined"
+
+
 def test_an_outlier_moves_little():
     x = np.linspace(1.0, 2.0, 20)
     measured = 0.9 * x
@@ -107,7 +114,7 @@ def test_speeds_come_back_from_iterations_and_are_applied(tmp_path):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(RUN), "utf-8")
     truth, runs = WhatIf(math=0.8, between=0.5), []
     batch, micro_batch = "training.global_batch", "training.micro_batch"
-    for changes in ({batch: 16}, {batch: 128, micro_batch: 2}):
+    for changes in ({batch: 16}, {batch: 32}, {batch: 64}, {batch: 128, micro_batch: 2}):
         scenario = llmsim.Scenario(**RUN).with_values(changes | {"simulation.detail": "block"})
         time = llmsim.simulate(scenario, what_if=truth).metrics["iteration_time_s"]
         runs.append({"scenario": "run.yaml", "set": changes, "time": f"{time} s"})

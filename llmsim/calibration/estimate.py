@@ -12,6 +12,7 @@ import numpy as np
 _PRIOR = 0.3  # standard deviation of the logarithm of a factor before any measurement
 _NOISE = 0.01  # least relative noise of a measured time
 _FIRST_NOISE = 0.02  # before any fit
+_UNKNOWN_NOISE = 0.1  # where no measurement is to spare: a kernel's usual error under the catalogue (docs/accuracy.md)
 _TUNING = 1.345  # Huber's: residuals beyond this many deviations count linearly
 _STEP = 0.03  # of the logarithm, for slopes
 
@@ -69,6 +70,18 @@ def estimate(
             noise = max(_NOISE, 1.4826 * float(np.median(np.abs(target - now))))
         if np.abs(move).max() < 1e-3:
             break
-    deviation = np.sqrt(np.diag(np.linalg.inv(information)))
+    deviation = _deviation(information, noise, len(target))
     estimates = [Estimate(n, float(f), float(d)) for n, f, d in zip(names, np.exp(x), deviation)]
     return estimates, before, np.exp(now - target) - 1.0
+
+
+def _deviation(information: np.ndarray, noise: float, count: int) -> np.ndarray:
+    """Standard deviations of the factors, given the information of `count` measurements of this noise.
+
+    A fit meets as many measurements as it has factors to turn, whatever their noise is: only the others tell it.
+    """
+    prior = np.eye(len(information)) / _PRIOR**2
+    turned = len(information) - float(np.trace(np.linalg.inv(information) @ prior))
+    spare = count - turned
+    known = noise * (count / spare) ** 0.5 if spare >= 0.5 else _UNKNOWN_NOISE
+    return np.sqrt(np.diag(np.linalg.inv((information - prior) * (noise / known) ** 2 + prior)))
