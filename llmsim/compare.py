@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llmsim.errors import ScheduleError
 from llmsim.parallel.schedules import default_chunks, needs_times, takes_any_chunks
 from llmsim.parallel.schedules.evaluate import Times, stage_times
+from llmsim.parallel.schedules.registry import is_table
 from llmsim.schedule import ScheduleResult, simulate_schedule
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def simulate_share(
     comm: float = 0.0,
     memory_limit: float | None = None,
 ) -> ScheduleResult:
-    """A schedule with the same work for every number of chunks.
+    """A schedule (or a table of ops) with the same work for every number of chunks.
 
     forward, backward, weight: seconds of a p-th part of the model, a number or one for each of the `stages` parts;
     with v chunks a rank each part is cut into v equal ones. chunks: of schedules that take any number. memory_limit:
@@ -35,7 +36,7 @@ def simulate_share(
     cut = {kind: [time / count for time in times for _ in range(count)] for kind, times in given.items()}
     options = {"memory_limit": memory_limit} if needs_times(name) and memory_limit is not None else {}
     return simulate_schedule(
-        name, stages, micro_batches, count, cut["F"], cut["B"], cut["W"], comm, **options
+        name, stages, micro_batches, None if is_table(name) else count, cut["F"], cut["B"], cut["W"], comm, **options
     )
 
 

@@ -109,3 +109,13 @@ def test_mistakes_are_one_sentence(capsys, arguments, part):
 def test_nothing_to_compare():
     with pytest.raises(ScheduleError, match="no schedules to compare"):
         llmsim.compare_schedules([], 4, 8)
+
+
+@pytest.mark.parametrize("name", ["1f1b", "interleaved", "zb-v", "dualpipe"])
+def test_a_table_is_compared_like_the_schedule_it_holds(tmp_path, capsys, name):
+    table = tmp_path / "mine.csv"
+    run(capsys, name, *SIZE, "--table", table)
+    status, out, _ = run(capsys, "--compare", f"{table},{name}", *SIZE, "--json")
+    mine, known = json.loads(out)["schedules"]
+    assert status == 0 and mine.pop("schedule") == str(table) and known.pop("schedule") == name
+    assert mine == known

@@ -37,7 +37,7 @@ WHOLE, TIMES = Numbers(int), Numbers(float)
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--compare", metavar="A,B,…", help="Schedules to compare on the same work, in place of NAME.")
+@click.option("--compare", metavar="A,B,…", help="Schedules or tables to compare on the same work, in place of NAME.")
 @click.option("--stages", type=WHOLE, help="Pipeline ranks p; for a comparison also a list.")
 @click.option("--micro-batches", type=WHOLE, help="Micro-batches m; for a comparison also a list.")
 @click.option("--chunks", type=WHOLE, help="Model chunks per rank v, of schedules that take any number.")

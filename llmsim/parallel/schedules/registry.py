@@ -72,13 +72,16 @@ def schedules() -> dict[str, str]:
 
 
 def default_chunks(name: str) -> int:
-    """Chunks per rank that a schedule takes when none are asked for. Raises `ScheduleError`."""
+    """Parts that a rank's share of the model is cut into when no number is asked for. Raises `ScheduleError`."""
+    if is_table(name):
+        found = _from_table(name, {})
+        return found.virtual_stages // found.stages
     return _entry(name).chunks
 
 
 def takes_any_chunks(name: str) -> bool:
     """Whether a rank may hold any number of chunks. Raises `ScheduleError`."""
-    return not _entry(name).accepted
+    return not is_table(name) and not _entry(name).accepted
 
 
 def needs_times(name: str) -> bool:
