@@ -63,7 +63,8 @@ def plot_utilization(
     below.tick_params(colors=INK, labelsize=9)
     below.set_ylabel("pipeline stage", color=INK)
     below.set_xlabel(f"time ({unit})", color=INK)
-    figure.colorbar(mesh, ax=below, label="computing (% of time)", pad=0.01, fraction=0.03)
+    label = "computing (% of time)" if heat > 1.5 else "computing (%)"  # no longer than the bar is high
+    figure.colorbar(mesh, ax=below, label=label, pad=0.01, fraction=0.03)
     title = title if title is not None else "Utilisation over time"
     figure.suptitle(title, fontsize=13, color=INK, x=0.01, ha="left")
     return figure
