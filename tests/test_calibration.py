@@ -166,6 +166,8 @@ def test_mistakes_are_sentences(tmp_path):
     bare = nccl_log(tmp_path / "b.log", {}, header=False)
     with pytest.raises(CollectiveError, match="give --nodes"):
         calibrate_collectives(bare, "dgx-h100", "all_reduce")
+    with pytest.raises(CollectiveError, match="the log is of NVIDIA H100 80GB HBM3, and dgx-a100 has A100"):
+        calibrate_collectives(nccl_log(tmp_path / "r.log", {}), "dgx-a100")
     table = tmp_path / "gemm.csv"
     for text, message in (
         ("m,n,time_us\n1,2,3", "column k is missing"),

@@ -49,7 +49,7 @@ BAD = [  # topology, overrides, what the message must say
     ("no/such/file.yaml", {}, "there is no topology file 'no/such/file.yaml'"),
     ("dgx-h100", {"node.nic.bandwith": 1}, "unknown key; did you mean 'node.nic.bandwidth'"),
     ("dgx-h100", {"node.nic.bandwidth": "3 GiB"}, "'3 GiB' has no unit of bandwidth; write it like '400 Gbps'"),
-    ("dgx-h100", {"node.nic.bandwidth": 0}, "0 is not accepted; expected bandwidth above 0"),
+    ("dgx-h100", {"node.nic.bandwidth": 0}, "0 is not accepted; a number without a unit is bytes/s"),
     ("dgx-h100", {"node.nic.latency": "-1 us"}, "expected time of at least 0"),
     ("dgx-h100", {"node.gpus": 0}, "override node.gpus: 0 is not accepted; expected a whole number from 1"),
     ("dgx-h100", {"node.gpus": True}, "True is not accepted"),

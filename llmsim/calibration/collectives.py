@@ -1,17 +1,21 @@
 """Collective constants from a log of nccl-tests."""
 
+import re
 from pathlib import Path
 
 from llmsim.calibration.estimate import estimate
 from llmsim.calibration.nccl_log import OPERATIONS, NcclLog, read_log
 from llmsim.calibration.result import Calibration, constant, order
 from llmsim.catalogue.collective_constants import collective_constants
+from llmsim.catalogue.gpus import gpu, gpus
+from llmsim.cluster.topology import load_topology
 from llmsim.collective import communicator
 from llmsim.collectives.calibrate import Key, constant_keys, constants
 from llmsim.collectives.group import Group
 from llmsim.collectives.plan import plan_collective
 from llmsim.errors import CollectiveError, nearest
 
+_MODEL = re.compile(r"\b[A-Z]{1,2}\d{2,3}[A-Z]?\b")
 _MATTERS = 0.005  # least relative change of any time, when a constant changes by a tenth, for it to take part
 
 
@@ -33,6 +37,7 @@ def calibrate_collectives(
     if name not in OPERATIONS:
         known = f"expected one of {', '.join(OPERATIONS)}{nearest(name, OPERATIONS)}"
         raise CollectiveError(f"--operation: {name!r} is no collective; {known}")
+    _check_device(log, path, topology)
     group = _group(log, path, topology, nodes, gpus_per_node)
     sizes = [size for size, _ in log.rows]
 
@@ -66,6 +71,15 @@ def _base() -> dict[Key, float]:
 
 def _matters(changed: list[float], plain: list[float]) -> bool:
     return any(abs(new / old - 1.0) > _MATTERS for new, old in zip(changed, plain))
+
+
+def _check_device(log: NcclLog, path: str | Path, topology: str) -> None:
+    """Complain where the log was made on GPUs of another model than the topology has, by `H100` in their names."""
+    models = {found[0] for name in gpus() if (found := _MODEL.search(gpu(name).label))}
+    measured, described = _MODEL.search(log.device), _MODEL.search(load_topology(topology).gpu.label)
+    if measured and described and measured[0] in models and measured[0] != described[0]:
+        hint = "give the --topology that was measured"
+        raise CollectiveError(f"{path}: the log is of {log.device}, and {topology} has {described[0]}; {hint}")
 
 
 def _group(

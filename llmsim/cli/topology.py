@@ -44,14 +44,20 @@ def _print(facts: dict[str, Any]) -> None:
     from llmsim.cli.console import print_table
 
     click.echo(f"{facts['name']}: {facts['description']}")
-    counts = ", ".join(f"{count:,} {_DEVICES.get(kind, f'{kind}s')}" for kind, count in facts["counts"].items())
-    click.echo(f"{facts['nodes']:,} nodes of {facts['gpus_per_node']} × {facts['gpu']}: {counts}\n")
+    counts = ", ".join(_counted(count, kind) for kind, count in facts["counts"].items())
+    click.echo(f"{_counted(facts['nodes'], 'node')} of {facts['gpus_per_node']} × {facts['gpu']}: {counts}\n")
     for label, text in _figures(facts):
         click.echo(f"  {label:<24}{text}")
     rows = [[k, f"{link['count']:,}", _range(link["lowest"], link["highest"])] for k, link in facts["links"].items()]
     print_table("", ("directed links", "count", "bandwidth of one"), rows)
     for source in facts["sources"]:
         click.echo(f"source: {source}")
+
+
+def _counted(count: int, kind: str) -> str:
+    many = _DEVICES.get(kind, f"{kind}s")
+    one = {"pcie": "PCIe switch", "leaf": "leaf"}.get(kind, many.removesuffix("s"))
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def _figures(facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ SCALE_UPS = ("nvswitch", "cube-mesh", "full-mesh", "bridge-pairs", "pcie", "none
 NETWORKS = ("fat-tree", "leaf-spine", "rail-only", "dragonfly", "torus", "none")
 FABRICS = ("infiniband", "roce", "efa", "tcpx", "omni-path", "slingshot", "ethernet")
 REQUIRED = object()
+_LEAST = 1e6  # bytes/s; less is a forgotten unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,13 @@ class Key:
     read: Callable[[object], object]
     default: object = None
     null: bool = False
+
+
+def _bandwidth(value: object) -> float:
+    number = parse_quantity(value, "bandwidth")
+    if number < _LEAST:
+        raise ValueError("a number without a unit is bytes/s; expected such as '400 Gbps' or '50 GB/s'")
+    return number
 
 
 def _quantity(dimension: str, low: float = 0.0, open_end: bool = True) -> Callable[[object], float]:
@@ -99,24 +107,24 @@ KEYS: dict[str, Key] = {
     "node.gpu": Key(_gpu_name, REQUIRED),
     "node.gpus": Key(_count(1, 4096), REQUIRED),
     "node.nics": Key(_count(0, 4096), REQUIRED),
-    "node.nic.bandwidth": Key(_quantity("bandwidth"), REQUIRED),
+    "node.nic.bandwidth": Key(_bandwidth, REQUIRED),
     "node.nic.latency": Key(_quantity("time", open_end=False), 0.6e-6),
     "node.scale_up": Key(_choice(*SCALE_UPS), REQUIRED),
-    "node.scale_up_bandwidth": Key(_quantity("bandwidth"), None, null=True),  # one GPU, one direction; null: catalogue
+    "node.scale_up_bandwidth": Key(_bandwidth, None, null=True),  # one GPU, one direction; null: catalogue
     "node.scale_up_latency": Key(_quantity("time", open_end=False), 0.3e-6),
     "node.nvswitches": Key(_count(0), 0),  # chips; they act as one crossbar
     "node.mesh": Key(_matrix, None, null=True),  # links between each two GPUs; null: DGX-1V's
     "node.pcie.switches": Key(_count(0, 4096), 0),  # 0: GPUs and NICs hang on the CPU itself
-    "node.pcie.bandwidth": Key(_quantity("bandwidth"), None, null=True),  # null: the GPU's
+    "node.pcie.bandwidth": Key(_bandwidth, None, null=True),  # null: the GPU's
     "node.pcie.latency": Key(_quantity("time", open_end=False), 0.3e-6),
     "node.pcie.p2p": Key(_flag, True),  # false: GPUs meet in host memory
     "node.cpu.sockets": Key(_count(1, 4096), 2),
     "node.cpu.memory": Key(_quantity("bytes"), 1e12),
-    "node.cpu.memory_bandwidth": Key(_quantity("bandwidth"), 200e9),  # of one socket
-    "node.cpu.link_bandwidth": Key(_quantity("bandwidth"), 40e9),  # between two sockets
+    "node.cpu.memory_bandwidth": Key(_bandwidth, 200e9),  # of one socket
+    "node.cpu.link_bandwidth": Key(_bandwidth, 40e9),  # between two sockets
     "node.nvme.capacity": Key(_quantity("bytes", open_end=False), 0.0),  # 0: no local disks
-    "node.nvme.read_bandwidth": Key(_quantity("bandwidth"), 20e9),
-    "node.nvme.write_bandwidth": Key(_quantity("bandwidth"), 10e9),
+    "node.nvme.read_bandwidth": Key(_bandwidth, 20e9),
+    "node.nvme.write_bandwidth": Key(_bandwidth, 10e9),
     "node.power": Key(_quantity("power"), None, null=True),  # the whole node at nameplate, W
     "network.kind": Key(_choice(*NETWORKS), REQUIRED),
     "network.fabric": Key(_choice(*FABRICS), "infiniband"),
@@ -130,10 +138,10 @@ KEYS: dict[str, Key] = {
     "network.latency": Key(_quantity("time", open_end=False), 0.13e-6),  # one switch
     "network.shape": Key(_shape, None, null=True),  # torus: routers in each dimension
     "network.group_leaves": Key(_count(1), 4),  # dragonfly: routers in a group
-    "network.link_bandwidth": Key(_quantity("bandwidth"), None, null=True),  # torus, dragonfly: router to router
-    "network.global_bandwidth": Key(_quantity("bandwidth"), None, null=True),  # dragonfly: group to group
-    "storage.read_bandwidth": Key(_quantity("bandwidth"), None, null=True),  # shared file system, whole cluster
-    "storage.write_bandwidth": Key(_quantity("bandwidth"), None, null=True),
+    "network.link_bandwidth": Key(_bandwidth, None, null=True),  # torus, dragonfly: router to router
+    "network.global_bandwidth": Key(_bandwidth, None, null=True),  # dragonfly: group to group
+    "storage.read_bandwidth": Key(_bandwidth, None, null=True),  # shared file system, whole cluster
+    "storage.write_bandwidth": Key(_bandwidth, None, null=True),
 }
 
 
