@@ -100,6 +100,12 @@ def test_a_model_that_does_not_fit_is_an_answer_unless_a_yes_was_asked_for(simul
     assert call(capsys, "run", "scenarios/quickstart.yaml", "--require-fit")[0] == 1
 
 
+def test_a_model_that_only_just_fits_says_so(simulated, capsys, monkeypatch):
+    memory = {**METRICS["memory"], "capacity_gib": 79.6, "peak_gib": 79.6, "peak_allocated_gib": 71.25, "fits": True}
+    monkeypatch.setitem(METRICS, "memory", memory)
+    assert "79.6 of 79.6 GiB, fits tightly: 71.2 GiB are tensors" in call(capsys, "run", "scenarios/quickstart.yaml")[1]
+
+
 def test_warnings_go_to_stderr(simulated, capsys):
     arguments = ("--json", "--set", "cluster.nodes=2", "--set", "parallelism={tp: 16}")
     status, out, err = call(capsys, "run", "scenarios/quickstart.yaml", *arguments)

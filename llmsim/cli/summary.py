@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from llmsim.scenario import Scenario
 
 _BAR = 40  # characters of the longest bar
+_TIGHT = 0.999  # of the capacity; as much as that only where the allocator had to give gaps back
 _PARTS = {
     "compute": "compute",
     "exposed_tp": "waiting for tensor parallel",
@@ -88,6 +89,8 @@ def figures(scenario: "Scenario", metrics: dict[str, Any]) -> list[tuple[str, st
         rows.append(("pipeline bubble", f"{metrics['bubble_fraction']:.1%} of the span, {ideal:.1%} of the ideal time"))
     if memory := metrics.get("memory"):
         fits = "fits" if memory["fits"] else "DOES NOT FIT"
+        if memory["fits"] and memory["peak_gib"] > _TIGHT * memory["capacity_gib"]:
+            fits = f"fits tightly: {memory['peak_allocated_gib']:.1f} GiB are tensors, the allocator's gaps shrink"
         rows.append(("memory", f"{memory['peak_gib']:.1f} of {memory['capacity_gib']:.1f} GiB, {fits}"))
     if metrics.get("time_to_train_s"):
         bill = [f"${metrics['cost_usd']:,.0f}"] if metrics.get("cost_usd") else []
