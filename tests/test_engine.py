@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmsim.engine.blocks import measure
-from llmsim.engine.fairness import max_min_speeds
+from llmsim.engine.fairness import fill, max_min_speeds
 from llmsim.engine.ledger import attribute, gaps, union
 from llmsim.engine.plan import CapacityChange, Fragment, Item, Lane, Op, Part, Plan
 from llmsim.engine.player import play
@@ -98,6 +98,7 @@ def test_max_min_is_feasible_and_no_one_can_be_raised(data):
         demands.append([(r, data.draw(st.floats(0.01, 1.0)) * capacity[r]) for r in sorted(used)])
         paces.append(data.draw(st.floats(0.2, 5)))
     speeds = max_min_speeds(demands, paces, capacity)
+    _, reasons = fill(demands, paces, dict(enumerate(capacity)))
     load = [
         sum(s * a for s, need in zip(speeds, demands) for r, a in need if r == resource)
         for resource in range(resources)
@@ -109,6 +110,7 @@ def test_max_min_is_feasible_and_no_one_can_be_raised(data):
         if speed < 1:
             tight = [r for r, _ in demands[i] if load[r] >= capacity[r] * (1 - 1e-6)]
             assert tight, "slowed down although no resource of it is full"
+            assert reasons[i] and reasons[i] <= set(tight)
             assert any(
                 all(level[i] >= level[j] - 1e-6 for j in range(count) if any(q == r for q, _ in demands[j]))
                 for r in tight

@@ -23,8 +23,8 @@ class LanePlayer:
 
     __slots__ = (
         "alarm", "bells", "count", "due", "env", "followers", "index", "items", "lane", "left_latency", "left_seconds",
-        "mark", "op_index", "ops", "part", "part_index", "parts", "schedule", "speed", "stage", "started",
-        "steps_left", "times",
+        "mark", "op_index", "ops", "part", "part_index", "parts", "reason", "schedule", "speed", "stage",
+        "started", "steps_left", "times",
     )  # fmt: skip
 
     def __init__(self, stage: "Stage", lane: Lane) -> None:
@@ -36,6 +36,7 @@ class LanePlayer:
         self.alarm = new_alarm(self.env)
         self.part: Part | None = None
         self.speed, self.due = 1.0, 0.0
+        self.reason = -1  # the resource that holds it back while speed is below 1
         self.followers: list[LanePlayer] | None = None
 
     def next_item(self) -> None:
@@ -91,20 +92,19 @@ class LanePlayer:
         stage = self.stage
         self.part = part = self.parts[self.part_index]
         repeat, latency, seconds, demands, _ = part
-        load, limit = stage.load, stage.limit
+        load, limit, users = stage.load, stage.limit, stage.users
         for resource, amount in demands:
             total = load[resource] + amount
             load[resource] = total
+            users[resource][self] = amount
             if total > limit[resource]:
                 stage.crowd(resource)
-        if self.followers is not None:
-            for resource, _ in demands:
-                stage.driven.setdefault(resource, {})[self] = None
+                stage.begun[self] = None
         if not stage.steps and repeat > 1:
             repeat, latency, seconds = 1, latency * repeat, seconds * repeat
         self.steps_left, self.left_latency, self.left_seconds = repeat, latency, seconds
         self.mark = now = self.env._now
-        self.speed = 1.0
+        self.speed, self.reason = 1.0, -1
         self.due = now + (latency + seconds)
         self.alarm.callbacks = self.bells
         self.schedule(self.alarm, 1, latency + seconds)
@@ -126,14 +126,12 @@ class LanePlayer:
             self._set_alarm(wait)
             return
         stage = self.stage
-        load, limit = stage.load, stage.limit
+        load, limit, users = stage.load, stage.limit, stage.users
         for resource, amount in demands:
             if load[resource] > limit[resource]:
                 stage.crowd(resource)
             load[resource] -= amount
-        if self.followers is not None:
-            for resource, _ in demands:
-                del stage.driven[resource][self]
+            del users[resource][self]
         self.part = None
         self.part_index += 1
         if self.part_index < len(self.parts):

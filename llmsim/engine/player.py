@@ -11,12 +11,11 @@ from collections.abc import Callable
 import numpy as np
 import simpy
 
-from llmsim.engine.fairness import max_min_speeds
 from llmsim.engine.lane_player import NEVER, LanePlayer, new_alarm
 from llmsim.engine.plan import Lane, Part, Plan
+from llmsim.engine.sharing import Sharing
 from llmsim.errors import SimulationError
 
-_SLACK = 1.0 + 1e-7  # a resource counts as oversubscribed beyond this, so that rounding does not
 _AFTER_ALL_ELSE = 9  # simpy's events have priorities 0 and 1
 
 
@@ -60,19 +59,14 @@ class Stage:
         self.env = simpy.Environment()
         self.plan = plan
         self.steps = steps
-        self.capacity = list(plan.capacities)
-        self.limit = [capacity * _SLACK for capacity in self.capacity]
-        self.load = [0.0] * len(self.capacity)
+        self.sharing = Sharing(plan.capacities)
+        self.load, self.limit, self.users = self.sharing.load, self.sharing.limit, self.sharing.users
         self.fired = bytearray(plan.signals)
         self.waiting: dict[int, list[LanePlayer]] = {}
         self.arrived: list[list[LanePlayer]] = [[] for _ in plan.meetings]
         self.players = [LanePlayer(self, lane) for lane in plan.lanes]
-        self.users: list[list[LanePlayer]] = [[] for _ in self.capacity]
-        self.driven: dict[int, dict[LanePlayer, None]] = {}  # by resource: players of meetings that use it now
         self.crowded: dict[int, None] = {}  # resources to share out anew at this instant
-        for player in self.players:
-            for resource in sorted(_used_alone(player.lane)):
-                self.users[resource].append(player)
+        self.begun: dict[LanePlayer, None] = {}  # activities that have begun there at this instant
         for part in plan.background:
             self._hold(part)
         for change in plan.changes:
@@ -85,10 +79,11 @@ class Stage:
         player.part, player.due, player.mark = part, NEVER, 0.0
         player.left_latency, player.left_seconds = 0.0, NEVER
         for resource, amount in part.demands:
-            self.users[resource].append(player)
+            self.users[resource][player] = amount
             self.load[resource] += amount
             if self.load[resource] > self.limit[resource]:
                 self.crowd(resource)
+                self.begun[player] = None
 
     def run(self, progress: Callable[[float], None] | None) -> int:
         for player in self.players:
@@ -118,8 +113,7 @@ class Stage:
             self.env.timeout(delay).callbacks.append(lambda _: self.fire(signal))
 
     def _change(self, resource: int, capacity: float) -> None:
-        self.capacity[resource] = capacity
-        self.limit[resource] = capacity * _SLACK
+        self.sharing.change(resource, capacity)
         self.crowd(resource)
 
     def crowd(self, resource: int) -> None:
@@ -132,65 +126,5 @@ class Stage:
 
     def _flush(self, _: simpy.Event) -> None:
         resources, self.crowded = self.crowded, {}
-        seen: set[int] = set()
-        together: dict[LanePlayer, dict[LanePlayer, None]] = {}  # of each activity all that it must be shared out with
-        for resource in resources:
-            if resource not in seen:
-                members = self._sharers(resource, seen)
-                for player in list(members):
-                    members |= together.get(player, {})  # found by another resource before
-                for player in members:
-                    together[player] = members
-        shared: set[int] = set()
-        for members in list(together.values()):
-            if id(members) not in shared:
-                shared.add(id(members))
-                self._share(list(members))
-
-    def _sharers(self, resource: int, seen: set[int]) -> dict[LanePlayer, None]:
-        """Every activity that shares an oversubscribed resource, directly or through another; `seen` grows."""
-        load, limit, users, driven = self.load, self.limit, self.users, self.driven
-        members: dict[LanePlayer, None] = {}
-        seen.add(resource)
-        frontier = [resource]
-        while frontier:
-            resource = frontier.pop()
-            for player in (*users[resource], *driven.get(resource, ())):
-                part = player.part
-                if part is None or player in members:
-                    continue
-                for other, _ in part.demands:
-                    if other == resource:
-                        break
-                else:
-                    continue
-                members[player] = None
-                slowed = player.speed != 1.0
-                for other, _ in part.demands:
-                    if other not in seen and (slowed or load[other] > limit[other]):
-                        seen.add(other)
-                        frontier.append(other)
-        return members
-
-    def _share(self, members: list[LanePlayer]) -> None:
-        """Max-min fair speeds for activities that share resources with no others."""
-        if not members:
-            return
-        if len(members) == 1 and all(amount <= self.limit[r] for r, amount in members[0].part.demands):
-            if members[0].speed != 1.0:
-                members[0].set_speed(1.0)
-            return
-        speeds = max_min_speeds(
-            [player.part.demands for player in members],
-            [player.part.pace for player in members],
-            self.capacity,
-        )
-        for player, speed in zip(members, speeds):
-            if speed != player.speed:
-                player.set_speed(speed)
-
-
-def _used_alone(lane: Lane) -> set[int]:
-    """Resources that the lane's ops use without meeting other classes."""
-    distinct = {id(item.fragment.ops): item.fragment.ops for item in lane.items}.values()
-    return {r for ops in distinct for op in ops if op.meeting < 0 for part in op.parts for r, _ in part.demands}
+        begun, self.begun = self.begun, {}
+        self.sharing.renew(resources, begun)

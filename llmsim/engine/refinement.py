@@ -41,12 +41,12 @@ def refine(
     links: int[n_links], first colours. flows: traffic that ties ranks to links.
     Returns int[n] and int[n_links]: class numbers from 0, in order of first appearance.
     """
-    colour = _mix(ranks.astype(np.uint64), 1)
-    link_colour = _mix(links.astype(np.uint64), 2)
+    colour = mix(ranks.astype(np.uint64), 1)
+    link_colour = mix(links.astype(np.uint64), 2)
     count = link_count = -1
     for _ in range(rounds):
         own = [
-            _mix(_mix(colour, 100 + salt)[members].sum(axis=1, dtype=np.uint64), 3)
+            mix(mix(colour, 100 + salt)[members].sum(axis=1, dtype=np.uint64), 3)
             for salt, members in enumerate(groups)
         ]
         met = [np.where(other >= 0, colour[np.maximum(other, 0)], np.uint64(7)) for other in neighbours]
@@ -55,17 +55,17 @@ def refine(
         crossing = np.zeros_like(link_colour)
         for salt, flow in enumerate(flows):
             source, target = (colour, crossed_alone) if flow.group is None else (own[flow.group], crossed[flow.group])
-            weight = _mix(np.round(flow.share * 2**20).astype(np.uint64), 4)
-            np.add.at(target, flow.owner, _mix(link_colour[flow.link] ^ weight, 400 + salt))
-            np.add.at(crossing, flow.link, _mix(source[flow.owner] ^ weight, 500 + salt))
-        new = _mix(colour + _mix(crossed_alone, 5), 6)
+            weight = mix(np.round(flow.share * 2**20).astype(np.uint64), 4)
+            np.add.at(target, flow.owner, mix(link_colour[flow.link] ^ weight, 400 + salt))
+            np.add.at(crossing, flow.link, mix(source[flow.owner] ^ weight, 500 + salt))
+        new = mix(colour + mix(crossed_alone, 5), 6)
         for salt, part in enumerate(met):
-            new = _mix(new + _mix(part, 300 + salt), 6)
+            new = mix(new + mix(part, 300 + salt), 6)
         for salt, members in enumerate(groups):
             spread = np.zeros_like(colour)
-            spread[members.ravel()] = np.repeat(_mix(own[salt] + _mix(crossed[salt], 7), 200 + salt), members.shape[1])
-            new = _mix(new + _mix(spread, 600 + salt), 6)
-        new_link = _mix(_mix(crossing, 8) + link_colour, 9)
+            spread[members.ravel()] = np.repeat(mix(own[salt] + mix(crossed[salt], 7), 200 + salt), members.shape[1])
+            new = mix(new + mix(spread, 600 + salt), 6)
+        new_link = mix(mix(crossing, 8) + link_colour, 9)
         new_count, new_link_count = len(np.unique(new)), len(np.unique(new_link))
         if new_count == count and new_link_count == link_count:
             break
@@ -73,7 +73,7 @@ def refine(
     return _number(colour), _number(link_colour)
 
 
-def _mix(values: np.ndarray, salt: int) -> np.ndarray:
+def mix(values: np.ndarray, salt: int) -> np.ndarray:
     """splitmix64 of each value (Steele, Lea & Flood 2014), salted."""
     with np.errstate(over="ignore"):
         x = values.astype(np.uint64) + np.uint64((salt * 0x9E3779B97F4A7C15 + 0x1234567) & 0xFFFFFFFFFFFFFFFF)

@@ -20,7 +20,7 @@ from llmsim.parallel.schedules.paired import paired
 from llmsim.program.background import Background, plan_background
 from llmsim.program.blocks import PassCompiler
 from llmsim.program.choices import options_of, shard_of
-from llmsim.program.classes import RankClasses, class_groups, fold, without_slack
+from llmsim.program.classes import RankClasses, class_groups, fold, without_slack, without_wider
 from llmsim.program.contents import stage_programs
 from llmsim.program.costs import ClassCosts, ClassGroup
 from llmsim.program.data import Loader, Loading, loading_of, storage_bandwidth
@@ -167,7 +167,8 @@ class Builder:
     def kept(self) -> dict[str, Traffic]:
         """The traffic on links that can fill."""
         taken = self.background.taken(len(self.cluster.links))
-        return without_slack(self.traffic, self.cluster, self.gpu_of_rank, taken)
+        filling = without_slack(self.traffic, self.cluster, self.gpu_of_rank, taken)
+        return without_wider(filling, self.cluster, np.array(sorted(self.faults.links), dtype=int), taken)
 
     @cached_property
     def classes(self) -> RankClasses:

@@ -7,7 +7,7 @@ import numpy as np
 
 from llmsim.cluster.cluster import Cluster
 from llmsim.cluster.links import KIND
-from llmsim.engine.refinement import FlowSet, refine
+from llmsim.engine.refinement import FlowSet, mix, refine
 from llmsim.program.costs import ClassGroup, resources_of
 from llmsim.program.placement import Flows, Traffic, describe_group
 
@@ -64,6 +64,37 @@ def fold(
     return RankClasses(of_rank, representative, count, of_link, link_representative)
 
 
+def without_wider(
+    traffic: Mapping[str, Traffic], cluster: Cluster, changing: np.ndarray, taken: np.ndarray
+) -> dict[str, Traffic]:
+    """The traffic without those links that only carry what a narrower link carries too: the narrower fills first.
+
+    changing: links whose bandwidth changes over time; taken: bytes/s of others on each link. Those links stay.
+    """
+    parts = [part for entry in traffic.values() for part in (entry.intra, entry.inter)]
+    carried = np.zeros(len(cluster.links), dtype=np.uint64)  # of each link: a hash of its flows
+    for number, part in enumerate(parts):
+        shares = np.round(part.share * 2**20).astype(np.uint64)
+        flow = mix(mix(part.rank.astype(np.uint64), 2 * number), 1) + mix(part.peer.astype(np.uint64), 2 * number + 1)
+        np.add.at(carried, part.link, mix(flow ^ mix(shares, 2), 3))
+    stays = (carried == 0) | (taken > 0)
+    stays[changing] = True
+    order = np.lexsort((cluster.links.bandwidth, carried))
+    order = order[~stays[order]]
+    stays[order[np.diff(carried[order], prepend=np.uint64(0)) != 0]] = True
+    return _without(traffic, ~stays)
+
+
+def _without(traffic: Mapping[str, Traffic], drop: np.ndarray) -> dict[str, Traffic]:
+    def keep(part: Flows) -> Flows:
+        stay = ~drop[part.link]
+        return Flows(part.rank[stay], part.peer[stay], part.link[stay], part.share[stay])
+
+    return {
+        kind: replace(entry, intra=keep(entry.intra), inter=keep(entry.inter)) for kind, entry in traffic.items()
+    }
+
+
 def without_slack(
     traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndarray, taken: np.ndarray
 ) -> dict[str, Traffic]:
@@ -88,16 +119,7 @@ def without_slack(
         for end in ("rank", "peer")
     ]
     asked = np.minimum(*(_most_asked(link, cluster, end, number, share) for end in ends))
-    drop = fabric & (asked * rate + taken <= links.bandwidth * (1 + 1e-9))
-
-    def keep(part: Flows) -> Flows:
-        stay = ~drop[part.link]
-        return Flows(part.rank[stay], part.peer[stay], part.link[stay], part.share[stay])
-
-    return {
-        kind: replace(entry, intra=keep(entry.intra), inter=keep(entry.inter))
-        for kind, entry in traffic.items()
-    }
+    return _without(traffic, fabric & (asked * rate + taken <= links.bandwidth * (1 + 1e-9)))
 
 
 def _most_asked(

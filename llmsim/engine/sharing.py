@@ -1,0 +1,138 @@
+"""Who shares what: loads of resources, and max-min fair speeds that are renewed where something changed.
+
+Speeds are max-min fair exactly when no resource is oversubscribed and each activity below full speed has a full
+resource on which no other one is, over its pace, faster (Bertsekas & Gallager, section 6.5.2). So it is enough to
+choose speeds for the activities at the resources that changed, with all others as they are, and to take in those
+others that lose their reason or that stand in the way of one; in the end every activity has its reason.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from llmsim.engine.fairness import NEARLY, fill
+
+if TYPE_CHECKING:
+    from llmsim.engine.lane_player import LanePlayer
+
+_SLACK = 1.0 + 1e-7  # a resource counts as oversubscribed beyond this, so that rounding does not
+
+
+NONE = -1  # no resource
+
+
+class Sharing:
+    """Resources and their users. `load` is what all activities ask for at full speed; above `limit`, they share."""
+
+    def __init__(self, capacities: Iterable[float]) -> None:
+        self.capacity = list(capacities)
+        self.limit = [capacity * _SLACK for capacity in self.capacity]
+        self.load = [0.0] * len(self.capacity)
+        self.users: list[dict[LanePlayer, float]] = [{} for _ in self.capacity]  # amounts at full speed, now
+
+    def change(self, resource: int, capacity: float) -> None:
+        """From now on the resource has another capacity."""
+        self.capacity[resource] = capacity
+        self.limit[resource] = capacity * _SLACK
+
+    def renew(self, resources: Iterable[int], begun: dict["LanePlayer", None]) -> None:
+        """Set the speeds of all activities that a change of these resources concerns.
+
+        begun: activities that have no speed yet; those that have ended since are left out.
+        """
+        chosen = {player: None for player in begun if player.part is not None}
+        for resource in resources:
+            taken, bound = 0.0, []
+            for player, amount in self.users[resource].items():
+                if player not in chosen:
+                    taken += amount * player.speed
+                    if player.reason == resource:
+                        bound.append(player)
+            if taken > self.limit[resource]:  # its capacity has shrunk
+                chosen |= dict.fromkeys(self.users[resource])
+            for player in bound:
+                if not self._is_reason(resource, player, {}):
+                    chosen[player] = None
+        while chosen:
+            new, reasons, more = self._shared(list(chosen))
+            if not more:
+                for player, resource in reasons.items():
+                    player.reason = resource
+                for player, speed in new.items():
+                    if speed != player.speed:
+                        player.set_speed(speed)
+                return
+            chosen |= more
+
+    def _contested(self, player: "LanePlayer") -> list[tuple[int, float]]:
+        load, limit = self.load, self.limit
+        return [need for need in player.part.demands if load[need[0]] > limit[need[0]]]
+
+    def _shared(
+        self, chosen: list["LanePlayer"]
+    ) -> tuple[dict["LanePlayer", float], dict["LanePlayer", int], dict["LanePlayer", None]]:
+        """Speeds of the chosen beside all others as they are, reasons, and the others that must be chosen too."""
+        demands = [self._contested(player) for player in chosen]
+        left, beside = self._left_by_others(demands, set(chosen))
+        paces = [player.part.pace for player in chosen]
+        speeds, frozen = fill(demands, paces, left)
+        new = {
+            player: player.speed if abs(speed - player.speed) <= NEARLY * speed else speed
+            for player, speed in zip(chosen, speeds)
+        }
+        reasons: dict[LanePlayer, int] = {}
+        more: dict[LanePlayer, None] = {}
+        for player, pace, full in zip(chosen, paces, frozen):
+            reasons[player] = NONE
+            if new[player] < 1.0:
+                height = new[player] / pace * (1 + NEARLY)
+                above = {r: [p for p in beside[r] if p.speed / p.part.pace > height] for r in full}
+                reasons[player] = next((r for r, players in above.items() if not players), NONE)
+                if reasons[player] == NONE:
+                    more |= dict.fromkeys(p for players in above.values() for p in players)
+        for player, needs in zip(chosen, demands):
+            if new[player] != player.speed:
+                for resource, _ in needs:
+                    for other in beside[resource]:
+                        if other.reason == resource and other not in more and other not in reasons:
+                            found = self._reason(other, new)
+                            if found == NONE:
+                                more[other] = None
+                            else:
+                                reasons[other] = found
+        return new, reasons, more
+
+    def _left_by_others(
+        self, demands: list[list[tuple[int, float]]], chosen: set["LanePlayer"]
+    ) -> tuple[dict[int, float], dict[int, list["LanePlayer"]]]:
+        """Of each resource: what its users beside the chosen ones leave, and who they are."""
+        left: dict[int, float] = {}
+        beside: dict[int, list[LanePlayer]] = {}
+        for needs in demands:
+            for resource, _ in needs:
+                if resource not in left:
+                    rest, others = self.capacity[resource], []
+                    for player, amount in self.users[resource].items():
+                        if player not in chosen:
+                            rest -= amount * player.speed
+                            others.append(player)
+                    left[resource], beside[resource] = rest, others
+        return left, beside
+
+    def _reason(self, player: "LanePlayer", new: dict["LanePlayer", float]) -> int:
+        """A resource that holds the activity back, its old one if that still does; NONE where there is none."""
+        if self._is_reason(player.reason, player, new):
+            return player.reason
+        contested = self._contested(player)
+        return next((resource for resource, _ in contested if self._is_reason(resource, player, new)), NONE)
+
+    def _is_reason(self, resource: int, player: "LanePlayer", new: dict["LanePlayer", float]) -> bool:
+        """Whether the resource is full and no activity on it is, over its pace, faster; new: speeds about to be set."""
+        if self.load[resource] <= self.limit[resource]:
+            return False
+        taken, height = 0.0, player.speed / player.part.pace * (1 + NEARLY)
+        for other, amount in self.users[resource].items():
+            speed = new.get(other, other.speed)
+            if speed / other.part.pace > height:
+                return False
+            taken += amount * speed
+        return taken >= self.capacity[resource] * (1 - NEARLY)
