@@ -3,6 +3,8 @@
 import pytest
 
 import llmsim
+from llmsim.analysis.traffic import traffic_per_gpu
+from llmsim.plots import plot_traffic
 
 TINY = {"layers": 8, "hidden": 1024, "heads": 16, "vocab": 32000, "tied_embeddings": False, "position": "rope"}
 
@@ -49,3 +51,33 @@ def test_the_hottest_link_is_where_ranks_were_put():
     assert spread[0]["kind"] == "nic" and "tp" in spread[0]["bytes"]
     assert all("tp" not in link["bytes"] for link in packed if link["kind"] == "nic")
     assert all(0 < link["utilization"] <= 1.0 for link in (*packed, *spread))
+
+
+def test_traffic_per_gpu_and_its_picture():
+    """8 GPUs, tp 4: the mean over GPUs of what the metrics count, and a picture that names it."""
+    metrics = llmsim.simulate(
+        llmsim.Scenario(
+            name="eight",
+            model={"layers": 4, "hidden": 1024, "heads": 16, "vocab": 32000},
+            cluster={"topology": "dgx-a100", "nodes": 2, "gpus_per_node": 4},
+            parallelism={"tp": 4, "sequence_parallel": False},
+            training={"seq_len": 1024, "global_batch": 2, "recompute": "none"},
+        )
+    ).metrics
+    table = traffic_per_gpu(metrics)
+    assert list(table) == ["tp", "dp"]
+    assert set(table["tp"]) == {"nvlink"} and {"pcie", "nic"} <= set(table["dp"])
+    for group, kinds in table.items():
+        for kind, amount in kinds.items():
+            assert amount == pytest.approx(metrics["network"]["bytes"][kind][group] / 8)
+    figure = plot_traffic(metrics)
+    words = {text.get_text() for axes in figure.axes for text in (*axes.get_yticklabels(), *axes.texts)}
+    assert {"NVLink", "PCIe", "NIC"} <= words
+    assert any(metrics["network"]["hottest"][0]["link"].split("->")[0] in word for word in words)
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"tensor parallel", "data parallel"}
+
+
+def test_one_gpu_sends_nothing():
+    metrics = {"gpus": 1, "network": {"bytes": {}, "hottest": []}}
+    assert traffic_per_gpu(metrics) == {}
+    assert [text.get_text() for text in plot_traffic(metrics).axes[0].texts] == ["no GPU sends anything to another one"]

@@ -11,7 +11,7 @@ from llmsim.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KINDS = ("timeline", "breakdown", "utilization", "topology", "memory")
+KINDS = ("timeline", "breakdown", "utilization", "topology", "traffic", "memory")
 _FROM_TRACE = ("timeline", "breakdown", "utilization")
 
 
@@ -76,6 +76,8 @@ def _draw(kind: str, output: str, trace: Any, result: Any, title: str) -> "Figur
             return plots.plot_breakdown(result.metrics if result else _breakdown_of(trace, title))
         case "utilization":
             return plots.plot_utilization(trace, title=title)
+        case "traffic":
+            return plots.plot_traffic(result.metrics, title=title)
         case _:
             stages = dict(zip(trace["rank"], trace["stage"])) if (trace["stage"] >= 0).all() else None
             return plots.plot_memory(result.memory, result.footprint.capacity, title=title, stages=stages)

@@ -31,8 +31,9 @@ _PARTS = {
 
 
 def print_summary(scenario: "Scenario", metrics: dict[str, Any], remedies: "Sequence[Remedy] | None" = ()) -> None:
-    """Headline, key figures, where the time goes, memory of the fullest stages, and what would make it fit."""
+    """Headline, key figures, where the time goes, which traffic crosses what, memory, and what would make it fit."""
     from llmsim.cli.console import console
+    from llmsim.cli.traffic import print_traffic
 
     out = console()
     for line in headline(scenario, metrics):
@@ -41,6 +42,7 @@ def print_summary(scenario: "Scenario", metrics: dict[str, Any], remedies: "Sequ
     for label, text in figures(scenario, metrics):
         out.print(f"  {label:<16}{text}", markup=False, soft_wrap=True)
     _print_breakdown(out, metrics)
+    print_traffic(out, metrics)
     _print_memory(out, metrics)
     _print_shortfall(out, metrics, remedies)
     if simulation := metrics.get("simulation"):

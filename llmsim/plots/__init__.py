@@ -8,6 +8,7 @@ _MODULE_OF = {
     "plot_breakdown": "breakdown",
     "plot_utilization": "utilization",
     "plot_memory": "memory",
+    "plot_traffic": "traffic",
     "plot_bubble_curves": "curves",
     "plot_scaling": "curves",
     "plot_collective": "curves",
