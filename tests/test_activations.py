@@ -106,6 +106,43 @@ def test_selective_changes_nothing_for_flash():
     assert recompute_buffer_bytes(arch, Shard(1, 2048, recompute="selective")) == 0
 
 
+TOKENS, H = 4096, 7168
+V3 = Architecture("v3", 4, H, 128, 129280, ffn_hidden=18432, gated_mlp=True, norm="rmsnorm", bias=False,
+                  moe=Moe(256, 8, 2048, shared_experts=1), mla=Mla(512, 128, 64, 128, q_lora_rank=1536))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "module, kind, per_token",
+    [
+        ("layernorm", "dense", 2 * 2 * H),  # what the down projections read, what the MLP reads
+        ("layernorm", "moe", 2 * 2 * H),  # the router's input is the shared expert's too
+        ("mla_up_proj", "moe", 2 * (1536 + 512 + 128 * (192 + 192 + 128))),
+        ("mlp", "dense", 2 * 3 * 18432),
+        ("mlp", "moe", 0),
+        ("moe_act", "moe", 2 * 8 * 2048),
+        ("shared_experts", "moe", 2 * 3 * 2048),
+        ("moe", "moe", 2 * (3 * 2048 + 8 * (2 * H + 3 * 2048)) + 2 * 4 * 256 + 8 * 8),
+        ("core_attn", "dense", 0),
+    ],
+)
+def test_bytes_that_a_module_saves(module, kind, per_token):
+    """Experts over 256 ranks: each computes 8 copies a token. `moe` counts the outputs that are weighted, too."""
+    plain = Shard(1, TOKENS, ep=256)
+    remade = Shard(1, TOKENS, ep=256, recompute="selective", modules=frozenset({module}))
+    saved = layer_bytes(V3, plain, kind) - layer_bytes(V3, remade, kind)
+    assert saved == TOKENS * per_token == recompute_buffer_bytes(V3, remade, kind)
+
+
+def test_activations_kept_in_narrower_formats():
+    narrow = dict(precision="fp8", activation_input="fp8", attention_output="e5m6")
+    plain = layer_activation_bytes(V3, Shard(1, TOKENS, precision="fp8"))
+    kept = layer_activation_bytes(V3, Shard(1, TOKENS, **narrow))
+    assert kept["activation_input"] == plain["activation_input"] / 2 == TOKENS * 2 * 18432
+    # One copy for the core's backward and the projection's weight gradient, not a 16-bit and an fp8 one.
+    assert plain["attention_output"] + plain["proj_input"] == 3 * TOKENS * 128 * 128
+    assert kept["proj_input"] == 1.5 * TOKENS * 128 * 128 and "attention_output" not in kept
+
+
 @given(
     tp=st.sampled_from([1, 2, 4, 8]),
     cp=st.sampled_from([1, 2, 4]),

@@ -315,3 +315,45 @@ def test_narrow_operands_take_conversions_and_less_memory():
     assert casts[0] == 0 < casts[1] < casts[2]  # NVFP4 looks for the largest value first
     cores = [step.work.precision for step in layer_steps(GPT3, nvfp4).forward if isinstance(step.work, Attention)]
     assert cores == ["bf16"]
+
+
+DEEP = Architecture("d", 4, 1024, 16, 32000, moe=Moe(8, 2, 512, shared_experts=1), gated_mlp=True, norm="rmsnorm",
+                    bias=False, mla=Mla(64, 32, 16, 32, 96))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "modules, kind, again",
+    [
+        (("layernorm",), "dense", {"norm1", "norm2"}),
+        (("mla_up_proj",), "dense", {"q_norm", "q_up", "kv_norm", "kv_up", "rope", "expand_k"}),
+        (("mlp",), "dense", {"fc1", "activation", "fc2"}),
+        (("mlp",), "moe", set()),
+        (("moe_act",), "moe", {"experts_activation"}),
+        (("shared_experts",), "moe", {"shared_fc1", "shared_activation", "shared_fc2"}),
+        (("core_attn",), "dense", set()),  # flash does so itself
+        (("layernorm", "mlp"), "dense", {"norm1", "norm2", "fc1", "activation", "fc2"}),
+    ],
+)
+def test_kernels_that_a_module_runs_again(modules, kind, again):
+    plain = layer_steps(DEEP, Shard(1, 512), kind)
+    steps = layer_steps(DEEP, Shard(1, 512, recompute="selective", modules=frozenset(modules)), kind)
+    for part in ("backward", "backward_input"):
+        remade = [step for step in getattr(steps, part) if step.phase == "recompute"]
+        assert {name for step in remade for name in step.name.split("+")} == again
+        rest = step_flops(getattr(steps, part)) - step_flops(remade)
+        assert rest == pytest.approx(step_flops(getattr(plain, part)))
+    assert steps.forward == plain.forward and steps.backward_weight == plain.backward_weight
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_a_recomputed_expert_layer_runs_its_forward_once_more(precision):
+    """Modules within it are not run twice; what is dispatched is dispatched again."""
+    plain = layer_steps(DEEP, Shard(1, 512, ep=4, precision=precision), "moe")
+    modules = frozenset({"moe", "moe_act", "shared_experts", "layernorm"})
+    steps = layer_steps(DEEP, Shard(1, 512, ep=4, precision=precision, recompute="selective", modules=modules), "moe")
+    remade = [step for step in steps.backward if step.phase == "recompute"]
+    names = [name for step in remade for name in step.name.split("+")]
+    forward = [name for step in plain.forward for name in step.name.split("+")]
+    begin = forward.index("router")
+    mlp = [name for name in forward[begin:] if name != "residual2"]
+    assert sorted(names) == sorted(["norm1", "norm2", *mlp] + ["q_down_cast", "kv_down_cast"] * (precision == "fp8"))

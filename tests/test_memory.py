@@ -59,10 +59,11 @@ def test_a_run_shares_what_zero_says(zero, shared):
 def test_optimizers_keep_what_they_are_known_for():
     held = {
         name: stage(training={"optimizer": name})["optimizer_gib"]
-        for name in ("adam", "adam8bit", "sgd", "muon", "adafactor")
+        for name in ("adam", "adam16bit", "adam8bit", "sgd", "muon", "adafactor")
     }
     parameters = simulate(scenario()).metrics["parameters"] / GIB
     assert held["adam"] == pytest.approx(12 * parameters, rel=0.01)
+    assert held["adam16bit"] == pytest.approx(8 * parameters, rel=0.01)
     assert held["adam8bit"] == pytest.approx(6 * parameters, rel=0.01)
     assert held["sgd"] == held["muon"] == pytest.approx(8 * parameters, rel=0.01)
     assert held["adafactor"] == pytest.approx(4 * parameters, rel=0.01)
@@ -260,3 +261,12 @@ def test_kept_inputs_cost_memory_and_save_gathers():
     activations = [result.metrics["memory"]["per_stage"][0]["activations_gib"] for result in (again, kept)]
     assert activations[1] > activations[0]
     assert kept.metrics["iteration_time_s"] < again.metrics["iteration_time_s"]
+
+
+def test_deepseek_v3_fits_as_it_did():
+    """By what its report names (arXiv 2412.19437, sections 3.2.3 and 3.3.3), and not without."""
+    run = load_scenario("scenarios/deepseek-v3-h800-2048.yaml")
+    assert simulate(run).metrics["memory"]["fits"]
+    for key in ("recompute", "activation_input", "attention_output"):
+        without = run.with_values({f"training.{key}": "none" if key == "recompute" else None})
+        assert not simulate(without).metrics["memory"]["fits"], key

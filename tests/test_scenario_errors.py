@@ -44,6 +44,13 @@ BAD = [
     ({"training.precision": "bf17"}, "training.precision", ["'bf17'", "fp32, tf32", "did you mean 'bf16'"]),
     ({"training.attention": "flsh"}, "training.attention", ["flash3, unfused", "did you mean 'flash'"]),
     ({"training.recompute": "ful"}, "training.recompute.mode", ["'ful'", "did you mean 'full'"]),
+    (
+        {"training.recompute": {"mode": "selective", "modules": ["layernom"]}},
+        "training.recompute.modules",
+        ["'layernom'", "core_attn, layernorm, mla_up_proj, mlp, moe, moe_act, shared_experts", "'layernorm'"],
+    ),
+    ({"training.recompute": {"mode": "selective", "modules": "mlp"}}, "training.recompute.modules", ["not a list"]),
+    ({"training.activation_input": "fp16"}, "training.activation_input", ["'fp16'", "fp8"]),
     ({"training.recompute": {"mode": "full", "layer": 2}}, "training.recompute.layer", ["did you mean 'layers'"]),
     ({"model": "meta-llama/Llama-3-8B"}, "model", ["no file", "config.json", "did you mean 'llama3-8b'"]),
     ({"parallelism.schedule": "1F1B"}, "parallelism.schedule", ["did you mean '1f1b'"]),
@@ -151,6 +158,11 @@ BAD = [
         {"training.recompute": {"mode": "full", "layers": 17}},
         "training.recompute.layers",
         ["17 is more than the 16 layers"],
+    ),
+    (
+        {"training.recompute": {"mode": "full", "modules": ["mlp"]}},
+        "training.recompute.modules",
+        ["[mlp] goes with mode selective only", "full"],
     ),
     (
         {"training.recompute": {"mode": "selective", "layers": 2}},

@@ -141,7 +141,7 @@ def _value(scenario: "Scenario", key: str) -> object:
     value: object = scenario
     for part in key.split("."):
         value = getattr(value, part, None)
-    if key == "training.recompute" and value.layers is None:
+    if key == "training.recompute" and value == type(value)(mode=value.mode):
         return value.mode
     return value.model_dump() if hasattr(value, "model_dump") else value
 

@@ -11,13 +11,26 @@ from collections.abc import Mapping
 from llmsim.model.architecture import Architecture, LayerKind
 from llmsim.model.attention import attention_core
 from llmsim.model.moe import routing
-from llmsim.model.shard import Shard
+from llmsim.model.shard import STORED, Shard
 from llmsim.model.traffic import FP32, MASK
 from llmsim.model.vocabulary import vocab_on_rank
 
 Saved = dict[str, float]
 _INDEX = 8  # bytes of a token id or a routing index (int64)
-CORE = ("softmax_output", "softmax_copy", "attention_dropout_mask", "attention_dropout_output")
+# What each module of selective recomputation makes again, and so does not keep (Megatron-Core, transformer_config.py).
+_SHARED = ("shared_fc1_input", "shared_activation_input", "shared_fc2_input")
+DISCARDED: Mapping[str, tuple[str, ...]] = {
+    "core_attn": ("softmax_output", "softmax_copy", "attention_dropout_mask", "attention_dropout_output"),
+    "layernorm": ("qkv_input", "down_input", "fc1_input", "router_input", "shared_fc1_input"),
+    "mla_up_proj": ("q_up_input", "kv_up_input", "query", "key", "value"),
+    "mlp": ("activation_input", "fc2_input"),
+    "moe": (
+        *("router_scores", "routing_indices", "combine_input", *_SHARED),
+        *("experts_fc1_input", "experts_clamp_input", "experts_activation_input", "experts_fc2_input"),
+    ),
+    "moe_act": ("experts_fc2_input",),
+    "shared_experts": _SHARED,
+}
 
 
 def layer_activation_bytes(arch: Architecture, shard: Shard, kind: LayerKind = "dense") -> Saved:
@@ -26,7 +39,10 @@ def layer_activation_bytes(arch: Architecture, shard: Shard, kind: LayerKind = "
         return {"layer_input": shard.local_tokens * arch.hidden * shard.element}
     saved = _everything(arch, shard, kind)
     if shard.recompute == "selective":
-        saved = {name: size for name, size in saved.items() if name not in CORE}
+        gone = {name for module in shard.modules for name in DISCARDED[module]}
+        if "mlp" in shard.modules and "fc1_input" in saved:
+            saved["fc1_input"] = shard.local_tokens * arch.hidden * shard.element  # not converted, not gathered
+        saved = {name: size for name, size in saved.items() if name not in gone}
     return saved
 
 
@@ -93,7 +109,8 @@ def _attention(arch: Architecture, shard: Shard) -> Saved:
     saved |= {"query": tokens * query * e, "key": tokens * key * e, "value": tokens * head_value * e}
     if shard.attention == "flash":
         # The core keeps its output, which is the projection's input unless that is cast to fp8.
-        saved["attention_output"] = tokens * value * e if shard.narrow else 0.0
+        own = shard.narrow and shard.attention_output is None
+        saved["attention_output"] = tokens * value * e if own else 0.0
         saved["logsumexp"] = tokens * heads * FP32
     else:
         scores = core.scores(shard)
@@ -106,6 +123,8 @@ def _attention(arch: Architecture, shard: Shard) -> Saved:
         saved["attention_dropout_mask"] = scores * MASK * shard.dropout
         saved["attention_dropout_output"] = scores * e * shard.dropout
     saved["proj_input"] = _linear_input(shard, value, sharded=True)
+    if shard.attention == "flash" and shard.attention_output:  # one copy for the core and the projection
+        saved["proj_input"] = tokens * value * STORED[shard.attention_output]
     return saved
 
 
@@ -121,11 +140,15 @@ def _mlp(arch: Architecture, shard: Shard, width: int, prefix: str, own_input: b
 
 
 def _activation(arch: Architecture, shard: Shard, rows: float, width: float) -> float:
-    """GELU keeps its input; a gated activation keeps gate and up, and eagerly the activated gate as well."""
+    """GELU keeps its input; a gated activation keeps gate and up, and eagerly the activated gate as well.
+
+    `activation_input` is the format in which they are kept (Megatron-Core's `activation_func_fp8_input_store`).
+    """
     copies = arch.mlp_matrices - 1
     if arch.gated_mlp and not shard.fused("swiglu"):
         copies += 1
-    return rows * width * copies * shard.element
+    size = STORED[shard.activation_input] if shard.activation_input else shard.element
+    return rows * width * copies * size
 
 
 def _moe(arch: Architecture, shard: Shard) -> Saved:

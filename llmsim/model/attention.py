@@ -6,7 +6,7 @@ from math import ceil
 from llmsim.model import traffic
 from llmsim.model.architecture import Architecture
 from llmsim.model.exchange import column_entry, row_exit, whole
-from llmsim.model.operators import HEAD, Fixed, Linear, Operator, elementwise, exchange
+from llmsim.model.operators import HEAD, Fixed, Linear, Operator, elementwise, exchange, rerun
 from llmsim.model.shard import Shard
 from llmsim.model.work import Attention, Communication, Gemm, MemoryBound, Step
 
@@ -48,7 +48,11 @@ def attention_chain(arch: Architecture, shard: Shard, window: int, exchanged: bo
     `exchanged` false leaves out the reduction after the projection (a parallel block has one for both branches).
     """
     chain = _mla_projections(arch, shard) if arch.mla else _projections(arch, shard)
+    # Megatron-Core keeps what the down projections give, and makes norms, up projections and rotation again.
+    up = [step for step in chain if not (isinstance(step, Linear) and step.name.endswith("_down"))] if arch.mla else []
     chain += _core_chain(arch, shard, attention_core(arch, shard, window))
+    if arch.mla:
+        chain += rerun(shard, "mla_up_proj", up)
     width = ceil(arch.heads * arch.v_head_dim / shard.tp)
     leave = row_exit(shard, arch.hidden) if exchanged else {}
     chain.append(
@@ -210,7 +214,7 @@ def _unfused_core(arch: Architecture, shard: Shard, core: Core) -> list[Operator
         width = core.heads * d + shard.kv_heads(arch) * (d + v)
         backward.append(Step("qkv_layout_grad", traffic.copy(shard, shard.tokens * width)[0]))
     present = (tuple(step for step in steps if step.work is not None) for steps in (forward, backward))
-    chain: list[Operator] = [Fixed(*present, recomputed=shard.recompute == "selective")]
+    chain: list[Operator] = [Fixed(*present, recomputed=shard.recomputes("core_attn"))]
     if core.kv_heads < core.heads:
         # Grouped keys and values are repeated for each query head, and their gradients summed.
         repeated = shard.tokens * core.heads * (d + v)

@@ -14,7 +14,7 @@ from llmsim.model.attention import attention_chain
 from llmsim.model.exchange import row_exit
 from llmsim.model.mlp import mlp_chain
 from llmsim.model.moe import moe_chain
-from llmsim.model.operators import Fixed, LayerSteps, Linear, Operator, assemble, elementwise, exchange
+from llmsim.model.operators import Fixed, LayerSteps, Linear, Operator, Rerun, assemble, elementwise, exchange, rerun
 from llmsim.model.shard import ALL_FUSIONS, NO_FUSIONS, Shard
 from llmsim.model.vocabulary import embedding_steps, head_steps, mtp_steps, vocab_on_rank
 from llmsim.model.work import Attention, Communication, Gemm, Step
@@ -33,6 +33,10 @@ __all__ = [
     "step_flops",
     "vocab_on_rank",
 ]
+
+
+# Products that read the output of a norm at the head of a branch; the router is in 16 bits.
+_READ_NORM = ("qkv", "q", "q_down", "kv_down", "fc1", "shared_fc1")
 
 
 def layer_steps(
@@ -62,7 +66,16 @@ def _sublayer(
     rows, h = shard.local_tokens, arch.hidden
     after = [_norm(arch, shard, f"post_norm{number}")] if arch.norms_per_layer >= 4 else []
     residual = elementwise(f"residual{number}", *traffic.residual(shard, rows, h, bias))
-    return [_joining_norm(arch, shard, f"norm{number}"), *inner, *after, residual]
+    norm = _joining_norm(arch, shard, f"norm{number}")
+    return [norm, *inner, *_rerun_norm(shard, norm, inner), *after, residual]
+
+
+def _rerun_norm(shard: Shard, norm: Fixed, inner: list[Operator]) -> list[Operator]:
+    """The norm again before the backward of a branch, with the conversions of its output for those that read it."""
+    remade = [operator for step in inner if isinstance(step, Rerun) for operator in step.operators]
+    linears = (step for step in inner if isinstance(step, Linear) and step not in remade)
+    readers = [linear for linear in linears if linear.name in _READ_NORM]
+    return rerun(shard, "layernorm", [norm], readers)
 
 
 def _norm(arch: Architecture, shard: Shard, name: str) -> Fixed:
@@ -88,11 +101,13 @@ def _parallel_chain(arch: Architecture, shard: Shard, kind: LayerKind, window: i
         assert isinstance(first, Linear) and isinstance(up, Linear)
         mlp[0] = replace(up, regather=first.regather)
         attention[0] = replace(first, regather=None)
+    norms = [_joining_norm(arch, shard, "norm1")]
     second = [] if shared else [_joining_norm(arch, shard, "norm2")]
     leave = row_exit(shard, arch.hidden)
     rows, h = shard.local_tokens, arch.hidden
     both = elementwise("branch_sum", traffic.gradient_sum(shard, shard.tokens, h), None)
-    chain: list[Operator] = [_joining_norm(arch, shard, "norm1"), *attention, *second, *mlp, both]
+    chain: list[Operator] = [*norms, *attention, *second, *mlp]
+    chain += [*rerun(shard, "layernorm", [*norms, *second], [attention[0], mlp[0]]), both]
     if leave:
         chain.append(exchange("block_exit", leave["exit"], leave.get("exit_grad")))
     bias = bool(arch.output_bias or arch.mlp_bias)

@@ -14,7 +14,7 @@ from llmsim.model import traffic
 from llmsim.model.architecture import Architecture
 from llmsim.model.exchange import whole
 from llmsim.model.mlp import mlp_chain
-from llmsim.model.operators import Fixed, Linear, Operator, elementwise, exchange
+from llmsim.model.operators import Fixed, Linear, Operator, Rerun, elementwise, exchange, rerun
 from llmsim.model.shard import Shard
 from llmsim.model.work import Communication, HostWait, MemoryBound, Once, Step
 
@@ -98,7 +98,9 @@ def moe_chain(arch: Architecture, shard: Shard) -> list[Operator]:
         ]  # fmt: skip
     if replicated:
         chain.append(exchange("moe_exit", Communication("all_reduce", "tp", shard.tokens * h * e), None))
-    return chain
+    if shard.recomputes("moe"):  # the parts of it that are recomputed too are made again only once
+        chain = [operator for operator in chain if not isinstance(operator, Rerun)]
+    return [*chain, *rerun(shard, "moe", chain)]
 
 
 def _dispatch(arch: Architecture, shard: Shard, r: Routing, back: bool = False) -> list[Operator]:
@@ -165,6 +167,7 @@ def _separate_experts(arch: Architecture, shard: Shard, r: Routing) -> list[Oper
             cast_grad=traffic.narrow_cast(shard, r.gathered * h),
         ),
     ]  # fmt: skip
+    chain += rerun(shard, "moe_act", chain[1:2], chain[2:])
     if arch.clamped_glu:
         chain.insert(1, elementwise("experts_clamp", *traffic.clamp(shard, r.gathered * up)))
     if arch.mlp_bias:

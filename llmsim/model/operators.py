@@ -154,9 +154,12 @@ class Linear:
         """Kernels of one conversion: experts are converted one by one."""
         return self.batch if self.grouped else 1
 
-    def list_forward(self, steps: StepList, phase: str) -> None:
+    def list_cast(self, steps: StepList, phase: str) -> None:
         if self.cast:
             steps.add(f"{self.name}_cast", MemoryBound(self.cast, self.casts), phase)
+
+    def list_forward(self, steps: StepList, phase: str) -> None:
+        self.list_cast(steps, phase)
         gemm = Gemm(self.m, self.n, self.k, self.batch, self.precision, grouped=self.grouped)
         self._overlapped(steps, self.name, gemm, self.entry, self.exit, phase)
 
@@ -237,7 +240,38 @@ class Linear:
         return steps.add(f"{self.name}_wgrad", gemm, "weight", after=after)
 
 
-Operator = Fixed | Linear
+@dataclass(frozen=True)
+class Rerun:
+    """Stands behind the readers of what `operators` made and nobody kept: the backward runs them again first.
+
+    `readers`: products that convert it to fp8 or NVFP4 once more.
+    """
+
+    operators: tuple[Fixed | Linear, ...]
+    readers: tuple[Linear, ...] = ()
+
+    def list_forward(self, steps: StepList, phase: str) -> None:
+        pass
+
+    def list_backward(self, steps: StepList, weights: bool) -> None:
+        for operator in self.operators:
+            operator.list_forward(steps, "recompute")
+        for reader in self.readers:
+            reader.list_cast(steps, "recompute")
+
+    def list_weight(self, steps: StepList) -> None:
+        pass
+
+
+Operator = Fixed | Linear | Rerun
+
+
+def rerun(shard: Shard, module: str, operators: Iterable[Operator], readers: Iterable[Operator] = ()) -> list[Operator]:
+    """A `Rerun` of these operators where the module is recomputed, else nothing. Modules within are left to it."""
+    if not shard.recomputes(module):
+        return []
+    plain = tuple(operator for operator in operators if not isinstance(operator, Rerun))
+    return [Rerun(plain, tuple(reader for reader in readers if isinstance(reader, Linear)))]
 
 
 def assemble(chain: Iterable[Operator], shard: Shard, recompute: bool = True) -> LayerSteps:

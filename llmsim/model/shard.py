@@ -25,6 +25,11 @@ ALL_FUSIONS = frozenset(
 )
 NO_FUSIONS: frozenset[str] = frozenset()
 
+#: Parts of a layer that selective recomputation can make again, as Megatron-Core's `recompute_modules` names them.
+RECOMPUTE_MODULES = ("core_attn", "layernorm", "mla_up_proj", "mlp", "moe", "moe_act", "shared_experts")
+# Bytes of one value of an activation that is kept in a narrower format than it was computed in.
+STORED = {"fp8": 1.0, "e5m6": 1.5}
+
 _ELEMENT = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 2, "nvfp4": 2}
 # Bytes of one operand of a narrow product, scales included: NVFP4 has one 8-bit scale for 16 values.
 _NARROW = {"fp8": 1.0, "nvfp4": 0.5625}
@@ -54,6 +59,9 @@ class Shard:
     `accumulate` false: weight gradients are written once in compute precision (FSDP and ZeRO reduce them at once),
     not added into a gradient buffer.
     `host_experts`: seconds that a GPU waits for its host in a layer of separate experts, forward and backward.
+    `modules`: what selective recomputation makes again, of `RECOMPUTE_MODULES`.
+    `activation_input`, `attention_output`: the format of `STORED` in which the input of an MLP's activation and the
+    output of flash attention are kept; None: as computed.
     `loss_chunks`: the head takes so many parts of the tokens one after the other, and no logits are kept.
     """
 
@@ -82,6 +90,9 @@ class Shard:
     imbalance: float = 1.0
     accumulate: bool = True
     loss_chunks: int = 1
+    modules: frozenset[str] = frozenset({"core_attn"})
+    activation_input: str | None = None
+    attention_output: str | None = None
 
     def __post_init__(self) -> None:
         for key in ("micro_batch", "seq_len", "tp", "cp", "ep", "loss_chunks"):
@@ -153,6 +164,10 @@ class Shard:
         if self.expert_tp is not None:
             return self.expert_tp
         return 1 if self.split_sequence else self.tp
+
+    def recomputes(self, module: str) -> bool:
+        """Whether this module, and not the whole layer, is made again in the backward."""
+        return self.recompute == "selective" and module in self.modules
 
     def fused(self, name: str) -> bool:
         return name in self.fusions

@@ -13,8 +13,8 @@ DTYPE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1}
 class OptimizerState:
     """Bytes a parameter moves in one optimizer step, beside its gradient and the copy that computes.
 
-    `state`: fp32 values that are read and written (8-bit ones count a quarter); `kernels`: launches for all parameters
-    when not fused into one.
+    `state`: fp32 values that are read and written (16-bit ones count a half, 8-bit ones a quarter); `kernels`:
+    launches for all parameters when not fused into one.
     """
 
     state: float
@@ -25,6 +25,7 @@ class OptimizerState:
 # matrix arithmetic, listed apart). SGD with momentum: master weight and momentum.
 OPTIMIZERS = {
     "adam": OptimizerState(3, 12),
+    "adam16bit": OptimizerState(2, 12),
     "adam8bit": OptimizerState(1.5, 12),
     "sgd": OptimizerState(2, 4),
     "adafactor": OptimizerState(1, 14),

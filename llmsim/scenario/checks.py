@@ -269,6 +269,17 @@ def check_stage_layers(s: Subject) -> Found:
 
 def check_recompute_layers(s: Subject) -> Found:
     recompute, p = s.scenario.training.recompute, s.scenario.parallelism
+    chosen = ", ".join(recompute.modules)
+    if recompute.mode != "selective" and chosen != "core_attn":
+        yield (
+            "training.recompute.modules",
+            f"[{chosen}] goes with mode selective only; mode is {recompute.mode}; expected selective, or no modules",
+        )
+    if "moe_act" in recompute.modules and s.scenario.training.expert_kernels == "fused":
+        yield (
+            "training.recompute.modules",
+            "moe_act has no kernel of its own in training.expert_kernels fused; expected separate, or no moe_act",
+        )
     if recompute.layers is None:
         return
     if recompute.mode != "full":

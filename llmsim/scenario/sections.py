@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator
 
 from llmsim.errors import nearest
-from llmsim.model.shard import ALL_FUSIONS
+from llmsim.model.shard import ALL_FUSIONS, RECOMPUTE_MODULES, STORED
 from llmsim.parallel.layout import AXES
 from llmsim.scenario.fields import (
     Count,
@@ -117,11 +117,26 @@ class ParallelismSection(Section):
     stage_layers: Annotated[tuple[Natural, ...], WrapValidator(_stage_layers)] = None
 
 
+def _modules(value: object) -> tuple[str, ...]:
+    names = ", ".join(RECOMPUTE_MODULES)
+    if not isinstance(value, list | tuple) or not value:
+        raise refuse(f"{show(value)} is not a list of modules; expected some of {names}")
+    for name in value:
+        if name not in RECOMPUTE_MODULES:
+            hint = nearest(name, RECOMPUTE_MODULES) if isinstance(name, str) else ""
+            raise refuse(f"{show(name)} is no module that can be recomputed; expected among {names}{hint}")
+    return tuple(sorted(set(value)))
+
+
 class Recompute(Section):
-    """mode: none | selective | full; `layers` of each virtual stage, None being all of them."""
+    """mode: none | selective | full; `layers` of each virtual stage, None being all of them.
+
+    modules: what selective recomputation makes again, as Megatron-Core's `recompute_modules`.
+    """
 
     mode: choice(*RECOMPUTE_MODES, aliases={None: "none", False: "none"}) = "none"
     layers: Count | None = None
+    modules: Annotated[tuple[str, ...], BeforeValidator(_modules)] = ("core_attn",)
 
 
 def _recompute(value: object) -> object:
@@ -214,12 +229,14 @@ class TrainingSection(Section):
     # auto: reduce_scatter where optimizer states are sharded; DeepSpeed's pipelines all-reduce even then
     grad_reduction: choice("auto", "all_reduce", "reduce_scatter") = "auto"
     recompute: Annotated[Recompute, BeforeValidator(_recompute)] = Recompute(mode="selective")
+    activation_input: choice(*STORED) | None = None  # kept input of an MLP's activation; None: as computed
+    attention_output: choice(*STORED) | None = None  # kept output of flash attention; None: as computed
     attention: choice("flash", "flash1", "flash2", "flash3", "unfused") = "flash"
     loss_chunks: Count = 1  # parts of the tokens whose logits are made, used and dropped one after the other
     fused: Annotated[bool | tuple[str, ...], BeforeValidator(_fused)] = True
     # separate: kernels for each expert; fused: one for all, with activation and conversion to fp8 or NVFP4 in it
     expert_kernels: choice("separate", "fused") = "separate"
-    optimizer: choice("adam", "sgd", "adafactor", "muon", "adam8bit") = "adam"
+    optimizer: choice("adam", "sgd", "adafactor", "muon", "adam16bit", "adam8bit") = "adam"
     overlap: Annotated[Overlap, empty_when_null()] = Overlap()
     accumulate_locally: Flag = True
     bucket: Positive | None = None  # parameters whose gradients are reduced at once; null: as Megatron-LM, whole layers
