@@ -80,8 +80,12 @@ def _is_weight_input(name: str) -> bool:
 
 
 def _output_gradients(arch: Architecture, shard: Shard, kind: str) -> float:
-    """Gradients of the outputs of all matrices of a layer."""
-    e, tokens, local = shard.element, shard.tokens, shard.local_tokens
+    """Gradients of the outputs of all matrices of a layer, as the products of the weight gradients read them.
+
+    In fp8 or NVFP4 they are converted before the first half's products, and only that copy waits (Transformer Engine's
+    `delay_wgrad_compute`).
+    """
+    tokens, local = shard.tokens, shard.local_tokens
     heads = arch.heads / shard.tp
     if arch.mla:
         mla = arch.mla
@@ -99,7 +103,7 @@ def _output_gradients(arch: Architecture, shard: Shard, kind: str) -> float:
             size += tokens * arch.moe.shared_ffn_hidden / shard.tp * up + local * arch.hidden
     else:
         size += tokens * arch.ffn_hidden / shard.tp * up + local * arch.hidden
-    return size * e
+    return size * shard.operand
 
 
 @dataclass(frozen=True)
