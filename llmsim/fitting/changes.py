@@ -17,12 +17,32 @@ def _loss(scenario: Scenario) -> Iterator[Settings]:
             yield {"training.loss_chunks": chunks}
 
 
-def _recompute(scenario: Scenario) -> Iterator[Settings]:
-    """Recompute the attention core, then half of the layers of each stage, then all."""
-    recompute, layout = scenario.training.recompute, scenario.resolve().layout
-    order = ("none", "selective", "full")
+def _modules(scenario: Scenario) -> Iterator[Settings]:
+    """Recompute the attention core, then all modules that cost little."""
+    recompute, arch = scenario.training.recompute, scenario.resolve().architecture
+    if recompute.mode == "full":
+        return
     if recompute.mode == "none" and scenario.training.attention == "unfused":
         yield {"training.recompute": "selective"}
+    present = set(recompute.modules if recompute.mode == "selective" else ())
+    cheap = {"core_attn": scenario.training.attention == "unfused", "layernorm": True, "mla_up_proj": arch.mla,
+             "moe_act": arch.moe and scenario.training.expert_kernels == "separate"}  # fmt: skip
+    wanted = present | {name for name, sensible in cheap.items() if sensible}
+    if wanted != present:
+        yield {"training.recompute": {"mode": "selective", "modules": sorted(wanted)}}
+
+
+def _formats(scenario: Scenario) -> Iterator[Settings]:
+    """Activations kept in fewer bits, where products are in fp8 already."""
+    training = scenario.training
+    if training.precision == "fp8" and training.activation_input is None:
+        yield {"training.activation_input": "fp8"}
+
+
+def _recompute(scenario: Scenario) -> Iterator[Settings]:
+    """Recompute half of the layers of each stage, then all."""
+    recompute, layout = scenario.training.recompute, scenario.resolve().layout
+    order = ("none", "selective", "full")
     layers = scenario.resolve().architecture.layers // (layout.pp * layout.vpp)
     if order.index(recompute.mode) < 2 and layers >= 2:
         yield {"training.recompute": {"mode": "full", "layers": layers // 2}}
@@ -90,6 +110,8 @@ def _gradients(scenario: Scenario) -> Iterator[Settings]:
 
 def _optimizer(scenario: Scenario) -> Iterator[Settings]:
     if scenario.training.optimizer == "adam":
+        yield {"training.optimizer": "adam16bit"}
+    if scenario.training.optimizer in ("adam", "adam16bit"):
         yield {"training.optimizer": "adam8bit"}
 
 
@@ -105,6 +127,8 @@ KINDS: Mapping[str, Callable[[Scenario], Iterator[Settings]]] = {
     "attention": _attention,
     "fusion": _fusion,
     "loss": _loss,
+    "modules": _modules,
+    "formats": _formats,
     "recomputation": _recompute,
     "micro-batch": _micro_batch,
     "sequence parallelism": _sequence,

@@ -48,8 +48,12 @@ class Remedy:
 
 def _option(key: str, value: Any) -> str:
     if isinstance(value, dict):
-        return f"'{key}={{{', '.join(f'{name}: {item}' for name, item in value.items())}}}'"
+        return f"'{key}={{{', '.join(f'{name}: {_flow(item)}' for name, item in value.items())}}}'"
     return f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+
+
+def _flow(value: Any) -> str:
+    return f"[{', '.join(value)}]" if isinstance(value, list) else str(value)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ def remedies(
     """At most `count` changes that make a scenario fit, of different kinds, cheapest in GPU time first.
 
     Single changes are tried first, from mild to strong until one fits; then pairs, and in the end ever more of them
-    together. Empty where nothing of all this is enough, or nothing is needed. The global batch stays as it is.
+    together. One of them keeps the number of GPUs, if any such is enough. Empty where nothing of all this is enough, or
+    nothing is needed. The global batch stays as it is.
     """
     trial = _Trials(scenario)
     if trial.fits:
@@ -82,9 +87,17 @@ def remedies(
     if len(fitting) < count:
         report(0.8)
         fitting += list(_together(trial, [entry for entry in tried if not entry.fits], count - len(fitting)))
+    own = [entry for entry in tried if "nodes" not in entry.kinds]
+    if fitting and len(own) > 2 and not any("nodes" not in entry.kinds for entry in fitting):
+        report(0.9)
+        grown = _grown(trial, sorted(own, key=lambda entry: entry.ratio))
+        fitting += [grown] if grown else []
     report(1.0)
     fitting.sort(key=lambda entry: (entry.remedy.gpu_time, entry.remedy.peak_gib))
-    return [entry.remedy for entry in fitting[:count]]
+    shown = fitting[:count]
+    if shown and all("nodes" in entry.kinds for entry in shown):
+        shown[-1] = next((entry for entry in fitting if "nodes" not in entry.kinds), shown[-1])
+    return [entry.remedy for entry in shown]
 
 
 class _Trials:
@@ -130,7 +143,8 @@ def _mild_to_strong(trial: _Trials, kind: str, settings: Iterator[Settings]) -> 
 def _together(trial: _Trials, tried: list[_Tried], wanted: int) -> Iterator[_Tried]:
     """Changes of several kinds together: pairs, the most promising first; if none is enough, ever more of them."""
     found = 0
-    pairs = sorted(combinations(tried, 2), key=lambda pair: prod(entry.ratio for entry in pair))
+    apart = (pair for pair in combinations(tried, 2) if _agree(*(entry.remedy.settings for entry in pair)))
+    pairs = sorted(apart, key=lambda pair: prod(entry.ratio for entry in pair))
     for pair in pairs[:_PAIRS]:
         entry = _joined(trial, pair)
         if entry is not None and entry.fits:
@@ -142,6 +156,10 @@ def _together(trial: _Trials, tried: list[_Tried], wanted: int) -> Iterator[_Tri
             # Each begins without the strongest changes of those before it, so that the ways differ.
             if entry := _grown(trial, strongest[lead:]):
                 yield entry
+
+
+def _agree(one: Settings, other: Settings) -> bool:
+    return all(one[key] == other[key] for key in one.keys() & other.keys())
 
 
 def _grown(trial: _Trials, strongest: list[_Tried]) -> _Tried | None:
