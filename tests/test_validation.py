@@ -105,6 +105,8 @@ def test_recipes_of_a_release():
     deepseek = find_row("r0239") | {"model_name": "DeepSeek-V3", "n_experts": "256", "layers": "61"}
     mapping = scenario_mapping(deepseek)
     assert mapping["model"] == "deepseek-v3-mtp" and mapping["parallelism"]["stage_layers"] == "balanced"
+    zoo = scenario_mapping(find_row("r0514"))["training"]["recompute"]
+    assert zoo == {"mode": "selective", "modules": ["layernorm", "moe_act"]}
     assert compare(deepseek)["simulated"]
 
 
