@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llmsim.cli import main
-from llmsim.fitting import remedies, shortfall
+from llmsim.fitting import Remedy, remedies, shortfall
 from llmsim.scenario import Scenario
 from llmsim.simulation import simulate
 
@@ -48,6 +48,25 @@ def test_nothing_is_advised_where_nothing_is_missing():
     fitting = scenario(recompute="full", micro_batch=1).with_values({"parallelism.zero": 3})
     assert shortfall(simulate(fitting).metrics["memory"]) is None
     assert remedies(fitting) == []
+
+
+def test_one_change_keeps_the_number_of_gpus():
+    mixtral = Scenario(
+        name="mixtral",
+        model="mixtral-8x7b",
+        cluster={"topology": "dgx-h100", "nodes": 1},
+        parallelism={"ep": 8, "zero": 1},
+        training={"seq_len": 4096, "global_batch": 64, "micro_batch": 2, "recompute": "none"},
+    )
+    found = remedies(mixtral)
+    assert any("cluster.nodes" not in each.settings for each in found)
+    assert any("cluster.nodes" in each.settings for each in found)
+
+
+def test_modules_are_printed_as_options_to_paste():
+    modules = {"training.recompute": {"mode": "selective", "modules": ["layernorm", "moe_act"]}}
+    text = Remedy(modules, 1.0, 1.0, 0.0, 0.0).text
+    assert text == "--set 'training.recompute={mode: selective, modules: [layernorm, moe_act]}'"
 
 
 @pytest.mark.slow
