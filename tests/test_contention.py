@@ -65,14 +65,39 @@ LAYOUTS = [
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(LAYOUTS), fabrics(), st.booleans())
-def test_folded_equals_unfolded_on_contended_fabrics(layout, parts, experts):
+@given(st.sampled_from(LAYOUTS), fabrics(), st.booleans(), st.sampled_from(["kernel", "block"]))
+def test_folded_equals_unfolded_on_contended_fabrics(layout, parts, experts, detail):
     model = {"model": EXPERTS} if experts and layout.get("zero") != 3 else {}
     layout = {**layout, "ep": 2} if model and layout["pp"] < 4 else layout
-    folded, whole = (run(parallelism=layout, simulation={"fold": fold}, **parts, **model) for fold in ("auto", "off"))
+    ways = [{"fold": fold, "detail": detail} for fold in ("auto", "off")]
+    folded, whole = (run(parallelism=layout, simulation=way, **parts, **model) for way in ways)
     assert folded["iteration_time_s"] == pytest.approx(whole["iteration_time_s"], rel=1e-9)
     assert folded["time_breakdown"] == pytest.approx(whole["time_breakdown"], rel=1e-7, abs=1e-10)
     assert folded["simulation"]["classes"] <= 16
+
+
+@pytest.mark.parametrize(
+    ("layout", "fabric", "parts"),
+    [
+        # a class of three ranks fills a link with its own flows, another class of one rank does not
+        ({"tp": 4, "ep": 2, "order": ["tp", "cp", "dp", "ep", "pp"]}, {"network.leaf_nodes": 1},
+         {"faults": [{"kind": "slow_link", "link": "node0.nic0", "factor": 0.7}]}),
+        # exchanges of ranks that never meet share the leaves' uplinks
+        ({"tp": 1, "ep": 2, "cp": 2, "order": ["tp", "cp", "dp", "pp", "ep"]}, {"network.kind": "leaf-spine"}, {}),
+        # others' traffic is on some of the links that the exchanges cross
+        ({"tp": 4, "ep": 2, "order": ["tp", "cp", "dp", "ep", "pp"]}, {"network.oversubscription": 2},
+         {"background": [{"from": "node0", "to": to, "rate": 1.2e11} for to in ("node2.gpu1", "node1")]}),
+    ],
+)  # fmt: skip
+def test_blocks_of_experts_on_narrow_fabrics_fold_exactly(layout, fabric, parts):
+    overrides = {"network.leaf_nodes": 2, "network.oversubscription": 8, "network.rail_optimised": False, **fabric}
+    cluster = {"overrides": overrides, "routing": "ecmp-hash" if "cp" in layout else "ideal"}
+    times = [
+        run(model=EXPERTS, parallelism=layout, cluster=cluster, simulation={"fold": fold, "detail": "block"}, **parts)
+        for fold in ("auto", "off")
+    ]
+    assert times[0]["iteration_time_s"] == pytest.approx(times[1]["iteration_time_s"], rel=1e-9)
+    assert times[0]["time_breakdown"] == pytest.approx(times[1]["time_breakdown"], rel=1e-7, abs=1e-10)
 
 
 NARROW = {"network.leaf_nodes": 1, "network.oversubscription": 8, "network.rail_optimised": False}

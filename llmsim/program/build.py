@@ -20,7 +20,7 @@ from llmsim.parallel.schedules.paired import paired
 from llmsim.program.background import Background, plan_background
 from llmsim.program.blocks import PassCompiler
 from llmsim.program.choices import options_of, shard_of
-from llmsim.program.classes import RankClasses, class_groups, fold, without_slack, without_wider
+from llmsim.program.classes import RankClasses, class_groups, crossed_by_several, fold, without_slack, without_wider
 from llmsim.program.contents import stage_programs
 from llmsim.program.costs import ClassCosts, ClassGroup
 from llmsim.program.data import Loader, Loading, loading_of, storage_bandwidth
@@ -31,7 +31,7 @@ from llmsim.program.jitter import ALL, jittered
 from llmsim.program.labels import Label, Numbered, Tag
 from llmsim.program.options import Options
 from llmsim.program.placement import Traffic, exchange_traffic, host_traffic, peer_traffic, ring_traffic
-from llmsim.program.team import teams
+from llmsim.program.team import Team, teams
 from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
 
@@ -175,11 +175,20 @@ class Builder:
         layout = self.resolved.layout
         neighbours = list(self.peers.values()) if layout.pp > 1 else []
         enabled = self.scenario.simulation.fold == "auto"
-        first = layout.axis_index("pp") + layout.pp * self.faults.marks(self.gpu_of_rank)
+        return fold(self._marks, self.kept, neighbours, self.cluster, self._link_marks, enabled)
+
+    @cached_property
+    def _marks(self) -> np.ndarray:
+        """int[ranks]: stage and faults."""
+        layout = self.resolved.layout
+        return layout.axis_index("pp") + layout.pp * self.faults.marks(self.gpu_of_rank)
+
+    @cached_property
+    def _link_marks(self) -> np.ndarray:
+        """int[links]: faults and others' traffic."""
         links = len(self.cluster.links)
         others = self.background.marks(links)
-        marks = others + (others.max() + 1) * self.faults.link_marks(links)
-        return fold(first, self.kept, neighbours, self.cluster, marks, enabled)
+        return others + (others.max() + 1) * self.faults.link_marks(links)
 
     def _host(self, groups: dict[str, ClassGroup]) -> HostCost:
         """What launching costs the host of a rank that is in these groups."""
@@ -220,7 +229,7 @@ class Builder:
             clock = self._clock(plan, self.faults.gpus.get(int(self.gpu_of_rank[rank]), ()))
             shared = (meetings, clock, self.what_if, known)
             costs.append(ClassCosts(plan, labels, kernels, number, groups[number], *shared))
-        for cost, team in zip(costs, teams(costs, self._pass_kinds)):
+        for cost, team in zip(costs, self._teams(costs)):
             number = cost.number
             host = self._host(groups[number])
             blockwise = self.scenario.simulation.detail == "block"
@@ -300,6 +309,14 @@ class Builder:
         if windows:
             plan.capacities[resource], later = changes(windows, resource, plan.capacities[resource])
             plan.changes += later
+
+    def _teams(self, costs: list[ClassCosts]) -> list[Team]:
+        kinds, classes, links = self._pass_kinds, self.classes, len(self.cluster.links)
+        inside = {kind: entry for kind, entry in self.kept.items() if kind in kinds}
+        colours = fold(self._marks, inside, [], self.cluster, self._link_marks, enabled=True).of_rank
+        shared = crossed_by_several(inside, len(self.gpu_of_rank), links)
+        resources = [classes.link_resource(number) for number in np.unique(classes.of_link[shared]).tolist()]
+        return teams(costs, kinds, colours[classes.representative].tolist(), resources)
 
     @property
     def _pass_kinds(self) -> tuple[str, ...]:

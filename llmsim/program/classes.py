@@ -141,6 +141,20 @@ def _most_asked(
     return np.bincount(pair[order][first] // ports, weights=largest, minlength=links)
 
 
+def crossed_by_several(traffic: Mapping[str, Traffic], ranks: int, links: int) -> np.ndarray:
+    """Links that ranks of several teams cross: ranks that meet in these groups, directly or through others."""
+    chosen = list(traffic.values())
+    team, before = np.arange(ranks), None
+    while before is None or (team != before).any():
+        before = team.copy()
+        for entry in (entry for entry in chosen if not entry.alone):
+            lowest = team[entry.members].min(axis=1)
+            np.minimum.at(team, entry.members.ravel(), np.repeat(lowest, entry.members.shape[1]))
+    parts = [part for entry in chosen for part in (entry.intra, entry.inter)]
+    pairs = np.unique(np.concatenate([part.link * ranks + team[part.rank] for part in parts] or [np.empty(0, int)]))
+    return np.flatnonzero(np.bincount(pairs // ranks, minlength=links) > 1)
+
+
 def class_groups(
     classes: RankClasses, traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndarray
 ) -> list[dict[str, ClassGroup]]:

@@ -19,16 +19,12 @@ class Team:
 
     members: tuple[ClassCosts, ...]
     kinds: tuple[str, ...]
+    alike: bool  # whether the same steps take every member the same time, whatever else goes on
 
     @cached_property
     def resources(self) -> tuple[int, ...]:
         """All that passes of the members use, in an order that alike teams share."""
         return tuple(dict.fromkeys(resource for member in self.members for resource in _resources(member, self.kinds)))
-
-    @cached_property
-    def alike(self) -> bool:
-        """Whether the same steps take every member the same time: colour refinement finds no difference."""
-        return len(self.members) == 1 or len(set(_colours(self.members, self.kinds))) == 1
 
     @cached_property
     def signature(self) -> tuple:
@@ -38,14 +34,7 @@ class Team:
     def op(self, step: Step, lane: str) -> Op:
         """The step of all members at once; they are known to begin it together."""
         ops = [member.op(step, lane, -1) for member in self._distinct(step)]
-        parts = []
-        for same in zip(*(op.parts for op in ops)):
-            demands: dict[int, float] = {}
-            for part in same:
-                for resource, amount in part.demands:
-                    demands[resource] = demands.get(resource, 0.0) + amount
-            parts.append(_replace(same[0], demands))
-        return Op(ops[0].label, tuple(parts))
+        return Op(ops[0].label, tuple(_together(same) for same in zip(*(op.parts for op in ops))))
 
     def _distinct(self, step: Step) -> list[ClassCosts]:
         """The members whose demands make up the step's: one of each group that communicates, all that compute."""
@@ -54,63 +43,35 @@ class Team:
         return list({member.groups[step.work.group].classes: member for member in reversed(self.members)}.values())
 
 
-def _replace(part: Part, demands: dict[int, float]) -> Part:
-    return part._replace(demands=tuple(sorted(demands.items())))
+def _together(parts: Sequence[Part]) -> Part:
+    """Equal flows of several classes as one part, which takes as long as one flow where nothing is full.
+
+    A class of many ranks may fill a link by itself; its part says how long that takes, and asks for less meanwhile.
+    """
+    seconds = min(part.seconds for part in parts)
+    demands: dict[int, float] = {}
+    for part in parts:
+        longer = part.seconds / seconds if seconds else 1.0
+        for resource, amount in part.demands:
+            demands[resource] = demands.get(resource, 0.0) + amount * longer
+    return parts[0]._replace(seconds=seconds, demands=tuple(sorted(demands.items())))
+
+
+def _links(member: ClassCosts, kinds: Sequence[str]) -> list[int]:
+    places = [member.groups[kind] for kind in kinds if kind in member.groups]
+    return [resource for place in places for resource, _ in place.intra + place.inter]
 
 
 def _resources(member: ClassCosts, kinds: Sequence[str]) -> tuple[int, ...]:
     used = list(resources_of(member.number))
     for kind in kinds:
         if kind in member.groups:
-            place = member.groups[kind]
-            for other in place.classes:
+            for other in member.groups[kind].classes:
                 used += resources_of(other)
-            used += [resource for resource, _ in place.intra + place.inter]
+    used += _links(member, kinds)
     if member.clock is not None:
         used.append(member.clock)
     return tuple(dict.fromkeys(used))
-
-
-def _colours(members: Sequence[ClassCosts], kinds: Sequence[str]) -> list[int]:
-    """Of each member: equal for those that meet equal members and cross equal links, and so on (1-WL)."""
-    capacities = members[0].plan.capacities
-    names: dict[object, int] = {}  # what is told apart -> its colour
-
-    def colour(*properties: object) -> int:
-        return names.setdefault(properties, len(names))
-
-    groups = {}  # (kind, classes) -> (group, ((way, resource, flows), ...))
-    for member in members:
-        for kind, place in member.groups.items():
-            if kind in kinds:
-                ways = (("in", place.intra), ("out", place.inter))
-                loads = tuple((way, resource, flows) for way, entries in ways for resource, flows in entries)
-                groups[kind, place.classes] = (place.group, loads)
-    own = {member.number: _own(member) for member in members}
-    found = {m.number: colour(m.kernels.gpu.name, *(capacities[r] for r in own[m.number])) for m in members}
-    links = {r: colour(capacities[r]) for _, loads in groups.values() for _, r, _ in loads}
-    for _ in members:
-        before = len({*found.values()}), len({*links.values()})
-        together = {}
-        for key, (group, loads) in groups.items():
-            met_there = _sorted(found[number] for number in key[1])
-            together[key] = colour(key[0], group, met_there, _sorted((way, links[r], flows) for way, r, flows in loads))
-        met: dict[int, list] = {number: [] for number in found}
-        crossed: dict[int, list] = {resource: [] for resource in links}
-        for key, (_, loads) in groups.items():
-            for number in key[1]:
-                met[number].append(together[key])
-            for way, resource, flows in loads:
-                crossed[resource].append((way, flows, together[key]))
-        found = {number: colour(shade, _sorted(met[number])) for number, shade in found.items()}
-        links = {resource: colour(shade, _sorted(crossed[resource])) for resource, shade in links.items()}
-        if (len({*found.values()}), len({*links.values()})) == before:
-            break
-    return [found[member.number] for member in members]
-
-
-def _sorted(values: Iterable) -> tuple:
-    return tuple(sorted(values))
 
 
 def _own(member: ClassCosts) -> tuple[int, ...]:
@@ -137,9 +98,18 @@ def _signature(member: ClassCosts, kinds: Sequence[str], resources: tuple[int, .
     )
 
 
-def teams(costs: Sequence[ClassCosts], kinds: Iterable[str]) -> list[Team]:
-    """The team of each class: all classes that it meets in its passes, directly or through others."""
-    kinds = tuple(kinds)
+def teams(
+    costs: Sequence[ClassCosts], kinds: Iterable[str], colours: Sequence[int], shared: Iterable[int]
+) -> list[Team]:
+    """The team of each class: all classes that it meets in its passes, directly or through others.
+
+    colours: of each class, equal where only what happens outside of passes tells ranks apart. shared: resources that
+    passes of several teams use. A pass that is measured alone says nothing of links that others use too, or whose
+    capacity changes: the members of such a team are not alike, and their steps are played one by one.
+    """
+    kinds, plan = tuple(kinds), costs[0].plan
+    unsteady = {*shared, *(change.resource for change in plan.changes)}
+    unsteady |= {resource for part in plan.background for resource, _ in part.demands}
     team = list(range(len(costs)))
 
     def root(number: int) -> int:
@@ -157,5 +127,8 @@ def teams(costs: Sequence[ClassCosts], kinds: Iterable[str]) -> list[Team]:
     members: dict[int, list[ClassCosts]] = {}
     for member in costs:
         members.setdefault(root(member.number), []).append(member)
-    made = {number: Team(tuple(found), kinds) for number, found in members.items()}
+    made = {}
+    for number, found in members.items():
+        steady = not any(resource in unsteady for member in found for resource in _links(member, kinds))
+        made[number] = Team(tuple(found), kinds, steady and len({colours[member.number] for member in found}) == 1)
     return [made[root(number)] for number in range(len(costs))]
