@@ -162,7 +162,7 @@ def test_links_behind_a_narrower_one_need_not_be_played(monkeypatch, layout):
             {"kind": "slow_link", "link": "node2.nic1", "factor": 0.5, "from": 0.002}]  # fmt: skip
     parts = {"parallelism": layout, "faults": slow, "background": [{"from": "node0", "to": "node3", "rate": 3e10}]}
     program, time = build_program(scenario(**parts)), run(**parts)["iteration_time_s"]
-    monkeypatch.setattr("llmsim.program.build.without_wider", lambda traffic, *rest: traffic)
+    monkeypatch.setattr("llmsim.program.ranks.without_wider", lambda traffic, *rest: traffic)
     whole = build_program(scenario(**parts))
     assert _demands(program) < _demands(whole)
     assert time == pytest.approx(run(**parts)["iteration_time_s"], rel=1e-9)

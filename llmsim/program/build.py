@@ -1,7 +1,6 @@
 """From a scenario to a program: cluster, groups, classes, and the lanes of each class."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -13,24 +12,18 @@ from llmsim.cost.calibrate import scaled
 from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.cost.spread import slowest_share
 from llmsim.engine.plan import Lane, Plan
-from llmsim.model.shard import Shard
-from llmsim.parallel.schedules import schedule as find_schedule
 from llmsim.parallel.schedules.order import Schedule
-from llmsim.parallel.schedules.paired import paired
-from llmsim.program.background import Background, plan_background
 from llmsim.program.blocks import PassCompiler
-from llmsim.program.choices import options_of, shard_of
-from llmsim.program.classes import RankClasses, class_groups, crossed_by_several, fold, without_slack, without_wider
-from llmsim.program.contents import stage_programs
+from llmsim.program.classes import RankClasses, class_groups, crossed_by_several, fold
 from llmsim.program.costs import ClassCosts, ClassGroup
-from llmsim.program.data import Loader, Loading, loading_of, storage_bandwidth
-from llmsim.program.faults import FaultPlan, Window, changes, plan_faults
+from llmsim.program.data import Loader, storage_bandwidth
+from llmsim.program.faults import Window, changes
 from llmsim.program.host import Launching
 from llmsim.program.iteration import ClassProgram, StageProgram
 from llmsim.program.jitter import ALL, jittered
 from llmsim.program.labels import Label, Numbered, Tag
-from llmsim.program.options import Options
-from llmsim.program.placement import Traffic, exchange_traffic, host_traffic, peer_traffic, ring_traffic
+from llmsim.program.placement import Traffic
+from llmsim.program.ranks import Ranks
 from llmsim.program.team import Team, teams
 from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
@@ -53,142 +46,8 @@ class Program:
 
 
 @dataclass(frozen=True)
-class Builder:
-    """The parts of a program, each made once."""
-
-    scenario: Scenario
-    what_if: WhatIf = AS_IS
-
-    @cached_property
-    def resolved(self):
-        return self.scenario.resolve()
-
-    @cached_property
-    def _faults(self) -> tuple[FaultPlan, Cluster]:
-        section = self.scenario.cluster
-        whole = Cluster(self.resolved.topology, section.nodes, section.gpus_per_node)
-        return plan_faults(self.scenario.faults, whole)
-
-    @property
-    def faults(self) -> FaultPlan:
-        return self._faults[0]
-
-    @property
-    def cluster(self) -> Cluster:
-        """With those links slow or down that are so throughout."""
-        return self._faults[1]
-
-    @cached_property
-    def schedule(self) -> Schedule:
-        layout = self.resolved.layout
-        found = find_schedule(self.resolved.schedule, layout.pp, layout.micro_batches, layout.vpp)
-        return paired(found) if self.scenario.training.overlap.ep else found
-
-    @cached_property
-    def gpu_of_rank(self) -> np.ndarray:
-        """int[ranks]: where each rank sits."""
-        given, gpus = self.scenario.cluster.rank_map, np.arange(self.resolved.layout.ranks)
-        if given == "round-robin":
-            return gpus.reshape(self.cluster.nodes, -1).T.ravel()
-        return gpus if given is None else np.array(given)
-
-    @property
-    def _routing(self) -> dict:
-        return {"routing": self.scenario.cluster.routing, "seed": self.scenario.simulation.seed}
-
-    @cached_property
-    def background(self) -> Background:
-        return plan_background(self.scenario.background, self.cluster, self._routing)
-
-    @cached_property
-    def shard(self) -> Shard:
-        return shard_of(self.scenario)
-
-    @cached_property
-    def options(self) -> Options:
-        return options_of(self.scenario, self.what_if)
-
-    @cached_property
-    def loading(self) -> Loading | None:
-        return loading_of(self.scenario) if self.what_if.loading else None
-
-    @cached_property
-    def stages(self) -> tuple[StageProgram, ...]:
-        """Steps and parameters of each virtual stage."""
-        return stage_programs(self.scenario, self.shard, self.schedule.virtual_stages)
-
-    # Traffic -------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def traffic(self) -> dict[str, Traffic]:
-        """Every kind of group that the program communicates in."""
-        layout = self.resolved.layout
-        members = {"tp": layout.groups("tp"), "dp": layout.groups("dp-cp"), "norm": layout.groups("tp-pp")}
-        if layout.cp > 1:
-            members["cp"] = layout.groups("cp")
-        if self.resolved.architecture.moe:
-            members |= {"ep": layout.groups("ep"), "edp": layout.groups("edp")}
-        if layout.shard < layout.dp * layout.cp:
-            members |= {"shard": layout.groups("shard"), "replica": layout.groups("replica")}
-        ends = self._ends
-        if ends is not None:
-            members["embedding"] = layout.groups("pp")[:, ends]
-        result = {}
-        for kind, rows in members.items():
-            flows = exchange_traffic if kind == "ep" else ring_traffic  # experts exchange with all, others in rings
-            result[kind] = flows(kind, rows, self.cluster, self.gpu_of_rank, self._routing)
-        if layout.pp > 1:
-            for way, peers in self.peers.items():
-                result[f"pp_{way}"] = peer_traffic(f"pp_{way}", peers, self.cluster, self.gpu_of_rank, self._routing)
-        for way in self.options.offloading.ways if self.options.offloading else ():
-            result[way] = host_traffic(way, self.cluster, self.gpu_of_rank)
-        return result
-
-    @cached_property
-    def _ends(self) -> list[int] | None:
-        """Pipeline ranks that hold copies of a tied embedding, None where there is one copy only."""
-        last = self.schedule.virtual_stages - 1
-        ends = {self.schedule.rank_of(0, 0), self.schedule.rank_of(0, last)}
-        tied = self.resolved.architecture.tied_embeddings
-        return sorted(ends) if tied and len(ends) == 2 and self.schedule.directions == 1 else None
-
-    @cached_property
-    def peers(self) -> dict[str, np.ndarray]:
-        """int[ranks]: the next and the previous rank of each one's pipeline, around the end."""
-        rows = self.resolved.layout.groups("pp")
-        result = {}
-        for way, shift in (("next", -1), ("prev", 1)):
-            peers = np.full(rows.size, -1)
-            peers[rows.ravel()] = np.roll(rows, shift, axis=1).ravel()
-            result[way] = peers
-        return result
-
-    @cached_property
-    def kept(self) -> dict[str, Traffic]:
-        """The traffic on links that can fill."""
-        taken = self.background.taken(len(self.cluster.links))
-        filling = without_slack(self.traffic, self.cluster, self.gpu_of_rank, taken)
-        return without_wider(filling, self.cluster, np.array(sorted(self.faults.links), dtype=int), taken)
-
-    @cached_property
-    def classes(self) -> RankClasses:
-        layout = self.resolved.layout
-        neighbours = list(self.peers.values()) if layout.pp > 1 else []
-        enabled = self.scenario.simulation.fold == "auto"
-        return fold(self._marks, self.kept, neighbours, self.cluster, self._link_marks, enabled)
-
-    @cached_property
-    def _marks(self) -> np.ndarray:
-        """int[ranks]: stage and faults."""
-        layout = self.resolved.layout
-        return layout.axis_index("pp") + layout.pp * self.faults.marks(self.gpu_of_rank)
-
-    @cached_property
-    def _link_marks(self) -> np.ndarray:
-        """int[links]: faults and others' traffic."""
-        links = len(self.cluster.links)
-        others = self.background.marks(links)
-        return others + (others.max() + 1) * self.faults.link_marks(links)
+class Builder(Ranks):
+    """Makes the lanes of every class."""
 
     def _host(self, groups: dict[str, ClassGroup]) -> HostCost:
         """What launching costs the host of a rank that is in these groups."""
@@ -313,7 +172,7 @@ class Builder:
     def _teams(self, costs: list[ClassCosts]) -> list[Team]:
         kinds, classes, links = self._pass_kinds, self.classes, len(self.cluster.links)
         inside = {kind: entry for kind, entry in self.kept.items() if kind in kinds}
-        colours = fold(self._marks, inside, [], self.cluster, self._link_marks, enabled=True).of_rank
+        colours = fold(self.marks, inside, [], self.cluster, self.link_marks, enabled=True).of_rank
         shared = crossed_by_several(inside, len(self.gpu_of_rank), links)
         resources = [classes.link_resource(number) for number in np.unique(classes.of_link[shared]).tolist()]
         return teams(costs, kinds, colours[classes.representative].tolist(), resources)
@@ -339,7 +198,7 @@ class Builder:
     def _degrees(self, stage: int) -> dict[str, float]:
         layout = self.resolved.layout
         degrees: dict[str, float] = {"dp": layout.dp * layout.cp, "edp": layout.edp, "norm": layout.tp * layout.pp}
-        degrees["embedding"] = 2 if self._ends is not None and stage in self._ends else 1
+        degrees["embedding"] = 2 if self.ends is not None and stage in self.ends else 1
         architecture = self.resolved.architecture
         degrees["embedding_parameters"] = architecture.vocab * architecture.hidden / layout.tp
         return degrees

@@ -64,7 +64,7 @@ class Outline(Builder):
     @cached_property
     def costs(self) -> Costs:
         layout = replace(self.resolved.layout, micro_batches=1, vpp=1)
-        ends = tuple(self._ends or ())
+        ends = tuple(self.ends or ())
         section = self.scenario.cluster
         paths = (section.routing, self.scenario.simulation.seed, section.rank_map, self.scenario.background)
         sizes = (self.resolved.nodes, self.resolved.gpus_per_node)
