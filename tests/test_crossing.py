@@ -81,3 +81,27 @@ def test_one_gpu_sends_nothing():
     metrics = {"gpus": 1, "network": {"bytes": {}, "hottest": []}}
     assert traffic_per_gpu(metrics) == {}
     assert [text.get_text() for text in plot_traffic(metrics).axes[0].texts] == ["no GPU sends anything to another one"]
+
+
+@pytest.mark.parametrize("zero", [1, 2])
+def test_hybrid_sharding_of_optimizer_states(zero):
+    """Shard groups of one node: scatter and gather stay on NVLink, a share's all-reduce alone crosses the NICs."""
+    base = {
+        "name": "hybrid",
+        "model": TINY,
+        "cluster": {"topology": "dgx-a100", "nodes": 4},
+        "training": {"seq_len": 1024, "global_batch": 32, "grad_dtype": "fp32", "precision": "bf16"},
+    }
+    hybrid, plain = (
+        llmsim.simulate(llmsim.Scenario(**base, parallelism={"zero": zero, "hsdp": group})).metrics
+        for group in (8, None)
+    )
+    size = hybrid["parameters"]
+    table = traffic_per_gpu(hybrid)
+    up_and_down = 2  # to the switch and from it
+    assert table["shard"] == {"nvlink": pytest.approx(7 / 8 * size * (4 + 2) * up_and_down, rel=1e-3)}
+    # two nodes of a ring of four send 2 x 3/4 of a share each way: out of one NIC, into another
+    assert table["replica"]["nic"] == pytest.approx(2 * (2 * 3 / 4) * size / 8 * 4, rel=1e-3)
+    assert "dp" not in table and "shard" not in traffic_per_gpu(plain)
+    states = [metrics["memory"]["per_stage"][0]["optimizer_gib"] for metrics in (hybrid, plain)]
+    assert states[0] == pytest.approx(4 * states[1], rel=1e-3)

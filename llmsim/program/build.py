@@ -198,6 +198,7 @@ class Builder(Ranks):
     def _degrees(self, stage: int) -> dict[str, float]:
         layout = self.resolved.layout
         degrees: dict[str, float] = {"dp": layout.dp * layout.cp, "edp": layout.edp, "norm": layout.tp * layout.pp}
+        degrees |= {"shard": layout.shard, "replica": layout.degree("replica")}
         degrees["embedding"] = 2 if self.ends is not None and stage in self.ends else 1
         architecture = self.resolved.architecture
         degrees["embedding_parameters"] = architecture.vocab * architecture.hidden / layout.tp

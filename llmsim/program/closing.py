@@ -35,11 +35,21 @@ class Closing:
             return self.options.sharding.shard(share)
         if not self.options.sharded_optimizer:
             return share.total
-        return share.dense / self.degrees["dp"] + share.expert / self.degrees["edp"]
+        return share.dense / self.degrees["shard"] + share.expert / self.degrees["edp"]
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether optimizer states are sharded within groups of the data parallel ranks only (HSDP)."""
+        return self.options.sharded_optimizer and self.degrees["shard"] < self.degrees["dp"]
+
+    def gathers(self, share: Shares) -> list[Step]:
+        """Of updated parameters."""
+        return self._meeting(gather_steps(share, self.options.param_bytes, "shard" if self.hybrid else "dp"))
 
     def reductions(self, share: Shares, parts: int) -> list[Step]:
         """Of the gradients of so many parts (layers)."""
-        steps = reduction_steps(share, self.options.grad_bytes, self.options.scatter_gradients)
+        shard = self.degrees["shard"] if self.hybrid else None
+        steps = reduction_steps(share, self.options.grad_bytes, self.options.scatter_gradients, shard)
         most = self.options.message
         return self._meeting(in_messages(steps, most and most * self.options.grad_bytes, parts))
 
@@ -78,7 +88,7 @@ class Closing:
             return [*steps, update[-1]]  # the gradients on the GPU are cleared; the rest is the CPU's
         steps += update
         if options.sharded_optimizer and not options.overlap_gather and options.sharding is None:
-            steps += self._meeting(gather_steps(total, options.param_bytes))
+            steps += self.gathers(total)
         return steps
 
     def cpu_buckets(self, stages: Sequence[Shares], parts: int) -> list[tuple[Step, Step | None]]:
@@ -99,7 +109,7 @@ class Closing:
         options = self.options
         if not self.on_cpu or not options.sharded_optimizer or options.overlap_gather or options.sharding is not None:
             return []
-        return self._meeting(gather_steps(sum(stages, Shares(0.0, 0.0)), options.param_bytes))
+        return self.gathers(sum(stages, Shares(0.0, 0.0)))
 
     def _meeting(self, steps: Sequence[Step]) -> list[Step]:
         """Those whose groups have other members."""

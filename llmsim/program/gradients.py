@@ -48,17 +48,20 @@ class Shares:
         return self.dense + self.expert
 
 
-def reduction_steps(shares: Shares, grad_bytes: int, scatter: bool) -> list[Step]:
-    """Gradient reduction of one bucket: a reduce-scatter, of which each rank gets its share, or an all-reduce."""
+def reduction_steps(shares: Shares, grad_bytes: int, scatter: bool, shard: float | None = None) -> list[Step]:
+    """Gradient reduction of one bucket: a reduce-scatter, of which each rank gets its share, or an all-reduce.
+
+    shard: ranks of a shard group where states are sharded within those only (HSDP): a reduce-scatter among them, and
+    an all-reduce of each share over the ranks that hold the same one.
+    """
     operation = "reduce_scatter" if scatter else "all_reduce"
+    if scatter and shard is not None:
+        dense = [("reduce_scatter", "shard", shares.dense), ("all_reduce", "replica", shares.dense / shard)]
+    else:
+        dense = [(operation, "dp", shares.dense)]
     return [
-        Step(
-            f"gradient {operation.replace('_', '-')}",
-            Communication(operation, group, size * grad_bytes),
-            "dp",
-            "backward",
-        )
-        for group, size in (("dp", shares.dense), ("edp", shares.expert))
+        Step(f"gradient {name.replace('_', '-')}", Communication(name, group, size * grad_bytes), "dp", "backward")
+        for name, group, size in (*dense, (operation, "edp", shares.expert))
         if size > 0
     ]
 
@@ -77,11 +80,11 @@ def in_messages(steps: Sequence[Step], most: float | None, parts: int) -> list[S
     return result
 
 
-def gather_steps(shares: Shares, param_bytes: int) -> list[Step]:
-    """All ranks get the parameters that the sharded optimizer has updated."""
+def gather_steps(shares: Shares, param_bytes: int, group: str = "dp") -> list[Step]:
+    """All ranks get the parameters that the sharded optimizer has updated; group: over which dense ones are sharded."""
     return [
         Step("parameter all-gather", Communication("all_gather", group, size * param_bytes), "dp", "update")
-        for group, size in (("dp", shares.dense), ("edp", shares.expert))
+        for group, size in ((group, shares.dense), ("edp", shares.expert))
         if size > 0
     ]
 

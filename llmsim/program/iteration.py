@@ -11,7 +11,7 @@ from llmsim.program.blocks import PassCompiler
 from llmsim.program.closing import Closing
 from llmsim.program.data import Loader
 from llmsim.program.fsdp import Sharding, flattening, gathers, scatters
-from llmsim.program.gradients import Shares, buckets, gather_steps
+from llmsim.program.gradients import Shares, buckets
 from llmsim.program.host import Launching, launch_seconds
 from llmsim.program.labels import Numbered, Tag
 from llmsim.program.offload import activation_copies
@@ -320,7 +320,7 @@ class ClassProgram:
         result = {}
         tag = self.tags.number(Tag(iteration=iteration))
         for key in sorted(self.stages, key=lambda key: key[1]):
-            steps = gather_steps(self.stages[key].total, self.options.param_bytes)
+            steps = self.closing.gathers(self.stages[key].total)
             signal = self.plan.new_signal()
             self._serial(steps, "dp").place(self.plan, self.lanes, tag, (), ((signal, 0.0),))
             result[key] = (signal,)
