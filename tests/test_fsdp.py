@@ -74,3 +74,32 @@ def test_without_prefetch_gathers_are_exposed():
     assert shown["iteration_time_s"] > hidden["iteration_time_s"]
     assert shown["time_breakdown"]["exposed_dp"] > 2 * hidden["time_breakdown"]["exposed_dp"]
     assert shown["memory"]["peak_gib"] < hidden["memory"]["peak_gib"]
+
+
+def muon(**changes):
+    shape = {"layers": 4, "hidden": 1024, "heads": 16, "ffn_hidden": 4096, "vocab": 32000, "bias": False}
+    parts = {"nodes": 1, "gpus_per_node": 4, "zero": 0, "tp": 1, "model": shape} | changes
+    scenario = llmsim.Scenario(
+        name="muon",
+        model=parts["model"],
+        cluster={"topology": "dgx-a100", "nodes": parts["nodes"], "gpus_per_node": parts["gpus_per_node"]},
+        parallelism={"zero": parts["zero"], "tp": parts["tp"]},
+        training={"seq_len": 512, "global_batch": 8, "optimizer": "muon"},
+    )
+    trace = llmsim.simulate(scenario).trace
+    rows = trace[(trace["name"] == "Newton-Schulz") & (trace["rank"] == trace["rank"].min())]
+    assert set(rows["phase"]) == {"update"}
+    return rows["flops"].sum()
+
+
+def newton_schulz_flops(*matrices):
+    """Five iterations of X·Xᵀ, its square, and their product with X, for (smaller side, larger side)."""
+    return sum(5 * (4 * small**2 * large + 2 * small**3) for small, large in matrices)
+
+
+def test_muon_orthogonalises_each_hidden_matrix():
+    layer = [(1024, 3072), (1024, 1024), (1024, 4096), (1024, 4096)]
+    assert muon() == pytest.approx(4 * newton_schulz_flops(*layer))
+    assert muon(zero=1) == pytest.approx(newton_schulz_flops(*layer))  # a quarter of the matrices each
+    split = [(768, 1024), (256, 1024), (1024, 1024), (1024, 1024)]
+    assert muon(tp=4) == pytest.approx(4 * newton_schulz_flops(*split))

@@ -170,6 +170,11 @@ BAD = [
         ["mode full only", "selective"],
     ),
     ({"parallelism.hsdp": 2}, "parallelism.hsdp", ["zero 0"]),
+    (
+        {"training.offload": {"optimizer": "cpu"}, "training.optimizer": "muon", "parallelism.zero": 1},
+        "training.offload.optimizer",
+        ["'cpu' with muon", "another optimizer"],
+    ),
     ({"parallelism.hsdp": 3, "parallelism.zero": 3}, "parallelism.hsdp", ["3 does not divide dp 4"]),
     (
         {"training.precision": "fp8", "cluster.topology": "dgx-a100"},

@@ -1,11 +1,11 @@
 """What ends an iteration on one rank: gradients reduced, their norm, the update of parameters on the GPU or a CPU."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
 from llmsim.model.work import Communication, Step
-from llmsim.program.gradients import Shares, gather_steps, in_messages, optimizer_steps, reduction_steps
+from llmsim.program.gradients import Shares, gather_steps, in_messages, newton_schulz, optimizer_steps, reduction_steps
 from llmsim.program.offload import cpu_update
 from llmsim.program.options import Options
 
@@ -38,6 +38,16 @@ class Closing:
         return share.dense / self.degrees["shard"] + share.expert / self.degrees["edp"]
 
     @property
+    def _owners(self) -> tuple[int, int]:
+        """Ranks that share the update of dense parameters, and of experts."""
+        sharding = self.options.sharding
+        if sharding is not None:
+            return sharding.ranks, sharding.expert_ranks
+        if not self.options.sharded_optimizer:
+            return 1, 1
+        return int(self.degrees["shard"]), int(self.degrees["edp"])
+
+    @property
     def hybrid(self) -> bool:
         """Whether optimizer states are sharded within groups of the data parallel ranks only (HSDP)."""
         return self.options.sharded_optimizer and self.degrees["shard"] < self.degrees["dp"]
@@ -62,8 +72,13 @@ class Closing:
         """Parameter tensors of so many parts."""
         return _TENSORS * parts
 
-    def steps(self, stages: Sequence[Shares], parts: int) -> list[Step]:
-        """After the last backward pass, on the compute stream. stages: parameters of each; parts: of all together."""
+    def steps(
+        self, stages: Sequence[Shares], parts: int, matrices: Mapping[tuple[int, int, bool], int]
+    ) -> list[Step]:
+        """After the last backward pass, on the compute stream. stages: parameters of each; parts: of all together.
+
+        matrices: as `newton_schulz` takes them.
+        """
         options, total = self.options, sum(stages, Shares(0.0, 0.0))
         steps: list[Step] = []
         if not options.overlap_reduce and options.accumulate_locally and options.sharding is None:
@@ -86,6 +101,8 @@ class Closing:
         steps += self._meeting([together])
         if self.on_cpu:
             return [*steps, update[-1]]  # the gradients on the GPU are cleared; the rest is the CPU's
+        if options.optimizer == "muon":
+            steps += newton_schulz(matrices, *self._owners)
         steps += update
         if options.sharded_optimizer and not options.overlap_gather and options.sharding is None:
             steps += self.gathers(total)

@@ -1,10 +1,10 @@
 """What follows the backward passes: gradient reduction over data parallel ranks, the optimizer, parameter gathering."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from llmsim.model.work import Communication, MemoryBound, Step
+from llmsim.model.work import Communication, Gemm, MemoryBound, Step
 
 DTYPE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1}
 
@@ -22,7 +22,7 @@ class OptimizerState:
 
 
 # Adam: master weight and two moments. Adafactor keeps row and column sums, Muon one momentum (its orthogonalisation is
-# matrix arithmetic, listed apart). SGD with momentum: master weight and momentum.
+# matrix arithmetic: `newton_schulz`). SGD with momentum: master weight and momentum.
 OPTIMIZERS = {
     "adam": OptimizerState(3, 12),
     "adam16bit": OptimizerState(2, 12),
@@ -66,6 +66,7 @@ def reduction_steps(shares: Shares, grad_bytes: int, scatter: bool, shard: float
     ]
 
 
+_ITERATIONS = 5  # of Newton and Schulz, as Muon is used
 _MATRICES = 4  # of a layer: a matrix is never cut
 
 
@@ -113,6 +114,22 @@ def optimizer_steps(
         for name, size, kernels in passes
         if size
     ]
+
+
+def newton_schulz(matrices: Mapping[tuple[int, int, bool], int], ranks: int, expert_ranks: int) -> list[Step]:
+    """Muon's orthogonalisation of each hidden matrix's momentum (Jordan et al., kellerjordan.github.io/posts/muon).
+
+    Five times A = X·Xᵀ, B = b·A + c·A², X = a·X + B·X in bf16, with the smaller side of X first. matrices: how many of
+    (rows, columns, whether of an expert) this rank holds, as tensor parallelism leaves them: Megatron-Core's blockwise
+    mode. Its layer-wise optimizer gives each of `ranks` (`expert_ranks` for experts) whole ones; the fullest counts.
+    """
+    steps = []
+    for (rows, columns, expert), count in sorted(matrices.items()):
+        small, large = sorted((rows, columns))
+        own = ceil(count / (expert_ranks if expert else ranks))
+        products = (Gemm(small, small, large, own), Gemm(small, small, small, own), Gemm(small, large, small, own))
+        steps += [Step("Newton-Schulz", product, "compute", "update") for product in products] * _ITERATIONS
+    return steps
 
 
 def buckets(sizes: Sequence[Shares], least: float) -> list[int]:

@@ -1,10 +1,11 @@
 """The lanes of every rank class for one or more training iterations."""
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from llmsim.engine.plan import Fragment, Item, Lane, Plan
 from llmsim.errors import UserError
-from llmsim.model.work import Communication, Step
+from llmsim.model.work import Communication, Gemm, Step
 from llmsim.parallel.schedules.order import Schedule
 from llmsim.program.beside import Company
 from llmsim.program.blocks import PassCompiler
@@ -34,6 +35,16 @@ class StageProgram:
         """Which parts' activations leave the GPU: all that are known to be kept, but the last layer's."""
         layers = [index for index, (layer, _) in enumerate(self.steps.parts) if layer >= 0]
         return tuple(index in layers[:-1] and self.kept[index] > 0 for index in range(len(self.kept)))
+
+    @property
+    def matrices(self) -> Counter[tuple[int, int, bool]]:
+        """How many weights of (rows, columns, whether of an expert) the layers have, as their gradients say."""
+        found: Counter[tuple[int, int, bool]] = Counter()
+        for layer, steps in self.steps.parts:
+            for step in steps.backward if layer >= 0 else ():
+                if isinstance(step.work, Gemm) and step.name.endswith("_wgrad"):
+                    found[step.work.m, step.work.n, step.work.grouped] += step.work.batch
+        return found
 
     @property
     def total(self) -> Shares:
@@ -356,7 +367,8 @@ class ClassProgram:
         tag = self.tags.number(Tag(iteration=iteration))
         stages = [stage.total for stage in self.stages.values()]
         parts = sum(len(stage.parameters) for stage in self.stages.values())
-        steps = self.closing.steps(stages, parts)
+        matrices = sum((stage.matrices for stage in self.stages.values()), Counter())
+        steps = self.closing.steps(stages, parts, matrices)
         template = self._serial(steps, "compute")
         if self.launching is not None:
             cost, tensors = self.launching.cost, self.closing.tensors(parts)

@@ -334,6 +334,11 @@ def check_offload(s: Subject) -> Found:
     from llmsim.cluster.host import way_exists
 
     p, asked = s.scenario.parallelism, s.scenario.training.offload
+    if asked.optimizer != "none" and s.scenario.training.optimizer == "muon":
+        yield (
+            "training.offload.optimizer",
+            f"{asked.optimizer!r} with muon would multiply matrices on a CPU; expected none, or another optimizer",
+        )
     if asked.optimizer != "none" and p.zero == 0 and s.dp * p.cp > 1:
         yield (
             "training.offload.optimizer",
