@@ -87,11 +87,12 @@ class Replay:
         key = tag * 4 + kind
         first = np.flatnonzero(np.diff(key, prepend=-1))
         if split is not None:
-            # What follows a weight half under the same tag (the last scatter) belongs to it.
+            # What follows a weight half under the same tag (a scatter of gradients) belongs to it.
             late = (kind[first] == _BACKWARD) & split[tag[first]]
             late[1:] &= (kind[first[:-1]] == _WEIGHT) & (tag[first[1:]] == tag[first[:-1]])
             late[:1] = False
             first = first[~late]
+            first = first[np.diff(key[first], prepend=-1) != 0]
         last = np.append(first[1:], len(rows)) - 1
         tags = tag[first]
         fused = np.ones(len(first), bool) if split is None else ~split[tags]
