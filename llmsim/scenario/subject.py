@@ -72,3 +72,7 @@ class Subject:
             order=p.order,
             shard=(p.hsdp or self.dp) * p.cp,
         )
+
+
+def nearest_divisor(number: int, wanted: int) -> int:
+    return min((n for n in range(1, number + 1) if number % n == 0), key=lambda n: abs(n - wanted))
