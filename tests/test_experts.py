@@ -7,8 +7,8 @@ import pytest
 import llmsim
 from llmsim.collectives import Group, plan_collective, plan_dispatch
 from llmsim.errors import ScenarioError
-from llmsim.model.architecture import architecture_from_mapping
 from llmsim.model.layer import Shard, layer_steps
+from llmsim.model.mapping import architecture_from_mapping
 from llmsim.model.work import MemoryBound
 from llmsim.parallel.schedules import schedule
 from llmsim.parallel.schedules.evaluate import evaluate

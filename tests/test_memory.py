@@ -89,7 +89,9 @@ def test_dualpipe_holds_two_of_everything():
     plain = stage(parallelism={"pp": 4, "schedule": "1f1b"})
     both = stage(parallelism={"pp": 4, "schedule": "dualpipe"})
     ends = stage(3, parallelism={"pp": 4, "schedule": "1f1b"})
-    assert both["parameters_gib"] == pytest.approx(plain["parameters_gib"] + ends["parameters_gib"])
+    table = -(-50257 // 128) * 128 * 1600 * 2 / GIB  # tied to the head of the other direction, which is on this rank
+    two = plain["parameters_gib"] + ends["parameters_gib"] - table
+    assert both["parameters_gib"] == pytest.approx(two, rel=1e-3)
 
 
 # -- what comes and goes -------------------------------------------------------------------------------------------

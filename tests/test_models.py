@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llmsim.catalogue.datasets import dataset, datasets
 from llmsim.catalogue.models import model, models
 from llmsim.errors import CatalogueError, ModelError
-from llmsim.model.architecture import Architecture, Mla, Moe, architecture_from_mapping
+from llmsim.model.architecture import Architecture, Mla, Moe
 from llmsim.model.flops import (
     attention_pairs,
     flop_ledger,
@@ -17,6 +17,7 @@ from llmsim.model.flops import (
     model_flops_per_token,
     six_n_flops_per_token,
 )
+from llmsim.model.mapping import architecture_from_mapping
 from llmsim.model.parameters import (
     active_parameters,
     embedding_parameters,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from llmsim.model.architecture import architecture_from_mapping
+from llmsim.model.mapping import architecture_from_mapping
 from llmsim.scenario.complaints import _model_in, known_keys
 from llmsim.scenario.schema import Scenario
 from llmsim.scenario.sections import Background, ClusterSection, Fault, Section, TrainingSection
@@ -58,8 +58,10 @@ def _field(dotted: str) -> tuple[type[Section], str]:
 
 
 def test_the_examples_work():
-    model, topology = re.findall(r"```yaml\n(.+?)```", PAGE, re.DOTALL)
-    assert architecture_from_mapping(yaml.safe_load(model)["model"], "page").moe.experts == 8
+    model, encoder, topology = re.findall(r"```yaml\n(.+?)```", PAGE, re.DOTALL)
+    decoder = yaml.safe_load(model)["model"]
+    assert architecture_from_mapping(decoder, "page").moe.experts == 8
+    assert architecture_from_mapping(decoder | yaml.safe_load(encoder)["model"], "page").image_tokens == 576
     from llmsim.cluster.topology import parse_topology
 
     assert parse_topology(yaml.safe_load(topology), "page", "page", {}).nics_per_gpu == 1

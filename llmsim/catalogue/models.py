@@ -12,7 +12,8 @@ from typing import Any
 
 from llmsim.catalogue.datasets import dataset as find_dataset
 from llmsim.errors import CatalogueError, nearest
-from llmsim.model.architecture import Architecture, architecture_from_mapping
+from llmsim.model.architecture import Architecture
+from llmsim.model.mapping import architecture_from_mapping
 from llmsim.units import parse_quantity
 
 

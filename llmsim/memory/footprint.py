@@ -21,6 +21,7 @@ from llmsim.model.activations import (
 )
 from llmsim.model.architecture import Architecture
 from llmsim.model.moe import routing
+from llmsim.model.projector import projector_activation_bytes, token_shard
 from llmsim.model.shard import Shard
 from llmsim.program.fsdp import Sharding
 from llmsim.program.gradients import Shares
@@ -73,6 +74,22 @@ def head_part(arch: Architecture, shard: Shard, parameters: Shares) -> Part:
     # Between the halves: the input of the output matrix, and the gradient of the logits in their place.
     waiting = saved.get("logits_input", 0.0) + saved.get("logits", 0.0)
     return Part(sum(saved.values()), 0.0, transient + stream, transient, waiting, parameters)
+
+
+def mtp_part(arch: Architecture, shard: Shard, parameters: Shares) -> Part:
+    """The entry of a multi-token prediction module: two norms, what they read, and the projection's input."""
+    stream = shard.local_tokens * arch.hidden
+    kept = 2 * stream * shard.element + 2 * stream * shard.operand
+    whole = shard.tokens * arch.hidden * shard.element
+    return Part(kept, 0.0, 3 * whole, whole, 2 * stream * shard.operand + stream * shard.element, parameters)
+
+
+def projector_part(arch: Architecture, images: Shard, parameters: Shares) -> Part:
+    """The final norm of a vision encoder and its projector."""
+    saved = projector_activation_bytes(arch, images)
+    stream = token_shard(arch, images).tokens * arch.hidden * images.element
+    inputs = sum(size for name, size in saved.items() if name.startswith("matrix"))
+    return Part(sum(saved.values()), 0.0, 2 * stream, stream, inputs + stream, parameters)
 
 
 def _is_weight_input(name: str) -> bool:

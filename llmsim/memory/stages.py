@@ -2,13 +2,24 @@
 
 from dataclasses import dataclass, replace
 
-from llmsim.memory.footprint import Footprint, Gradients, Part, embedding_part, head_part, layer_part
+from llmsim.memory.footprint import (
+    Footprint,
+    Gradients,
+    Part,
+    embedding_part,
+    head_part,
+    layer_part,
+    mtp_part,
+    projector_part,
+)
 from llmsim.memory.states import Keeping
 from llmsim.model.shard import Shard
 from llmsim.program.build import Builder, Program
-from llmsim.program.contents import recompute_mode
 from llmsim.program.gradients import DTYPE_BYTES, Shares
+from llmsim.program.parts import StagePart
 from llmsim.scenario import Scenario
+
+_EDGE = {"embedding": embedding_part, "head": head_part, "projector": projector_part, "mtp": mtp_part}
 
 
 @dataclass(frozen=True)
@@ -38,25 +49,18 @@ def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
     gradients = Gradients(sharding)
     boundary = options.gather_boundary or options.boundary_bytes
     received = 2 * boundary if layout.pp > 1 else 0.0
-    kinds = architecture.layer_kinds()
     known: dict[tuple, Part] = {}
 
-    def part(number: int, place: int, layer: int, shares: Shares, first: bool) -> Part:
-        if layer < 0:
-            make = embedding_part if first else head_part
-            return make(architecture, shard, shares)
-        mode = recompute_mode(scenario, place)
-        key = (kinds[layer], mode, shares)
+    def footprint(part: StagePart, shares: Shares) -> Part:
+        key = (replace(part, layer=-1), shares)
         if key not in known:
-            known[key] = layer_part(architecture, replace(shard, recompute=mode), kinds[layer], shares)
+            own = (part.architecture(architecture), part.shard(architecture, shard))
+            known[key] = layer_part(*own, part.kind, shares) if part.role == "layer" else _EDGE[part.role](*own, shares)
         return known[key]
 
     footprints = []
-    for number, stage in enumerate(program.stages):
-        parts, place = [], 0
-        for index, ((layer, _), shares) in enumerate(zip(stage.steps.parts, stage.parameters)):
-            parts.append(part(number, place, layer, shares, number == 0 and index == 0))
-            place += layer >= 0
+    for stage in program.stages:
+        parts = [footprint(part, shares) for part, shares in zip(stage.parts, stage.parameters)]
         parts = [replace(part, kept=0.0, moved=part.kept) if moved else part for part, moved in zip(parts, stage.moved)]
         footprints.append(Footprint(tuple(parts), gradients, received))
     keeping = Keeping(

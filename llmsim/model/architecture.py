@@ -1,16 +1,16 @@
 """What a transformer is made of: its shape, and nothing about hardware, batch or parallelism.
 
 An `Architecture` is the one description that parameters, FLOPs, kernels and memory are derived from. It comes from a
-plain mapping (a scenario's inline model, an entry of the catalogue) or from a Hugging Face config.json
-(`llmsim.model.huggingface`); both raise `ModelError` in one sentence when the shape is impossible.
+plain mapping (`llmsim.model.mapping`: a scenario's inline model, an entry of the catalogue) or from a Hugging Face
+config.json (`llmsim.model.huggingface`); both raise `ModelError` in one sentence when the shape is impossible.
 """
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Literal
 
-from llmsim.errors import ModelError, nearest
+from llmsim.errors import ModelError
 
 Position = Literal["learned", "rope", "alibi", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
@@ -23,6 +23,18 @@ _MAY_BE_ZERO = (
     *("vocab", "kv_heads", "head_dim", "ffn_hidden", "max_positions", "norms_per_layer", "mtp_layers"),
     *("sliding_window", "full_attention_every", "patch_inputs", "encoder_tokens"),
 )
+
+
+def _at_least(key: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ModelError(f"{key}: {value!r} is not a whole number; expected an integer of at least {least}")
+    if value < least:
+        raise ModelError(f"{key}: {value} is too small; expected an integer of at least {least}")
+
+
+def _one_of(key: str, value: object, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise ModelError(f"{key}: {value!r} is not known; expected one of {', '.join(accepted)}")
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,29 @@ class Mla:
 
 
 @dataclass(frozen=True)
+class Projector:
+    """From the patches of a vision encoder to tokens of a decoder: matrices with an activation between each two.
+
+    merge: neighbouring patches that become one token, side by side, before the first matrix (pixel shuffle).
+    hidden: widths between the matrices; none: one matrix alone.
+    """
+
+    hidden: tuple[int, ...] = ()
+    merge: int = 1
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least("projector.merge", self.merge, 1)
+        for width in self.hidden:
+            _at_least("projector.hidden", width, 1)
+
+    def shapes(self, patch: int, token: int) -> tuple[tuple[int, int], ...]:
+        """(inputs, outputs) of each matrix, from patches of one width to tokens of another."""
+        widths = (patch * self.merge, *self.hidden, token)
+        return tuple(pairwise(widths))
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A decoder (or, with causal=False, an encoder) stack. Integers are counts or widths; 0 stands for the default.
 
@@ -125,8 +160,12 @@ class Architecture:
     mla: Mla | None = None
     mtp_layers: int = 0  # multi-token prediction modules (DeepSeek-V3), each one more layer and head
     patch_inputs: int = 0  # vision encoder: values of one patch (channels × patch²)
+    patch_bias: bool | None = None  # of the patch embedding; None: as `bias`
+    class_token: bool = False  # one learned token more for each image, which the decoder does not see
     encoder: "Architecture | None" = None  # a vision encoder before this stack
-    encoder_tokens: int = 0  # patches of each sequence that pass through it
+    encoder_tokens: int = 0  # patches of one image
+    encoder_images: int = 1  # images of each sequence
+    projector: Projector = Projector()  # between the two
 
     def __post_init__(self) -> None:
         for key in ("layers", "hidden", "heads"):
@@ -145,6 +184,7 @@ class Architecture:
             )
         if self.moe and self.moe.first_dense > self.layers:
             raise ModelError(f"moe.first_dense: {self.moe.first_dense} is more than the {self.layers} layers")
+        self._check_encoder()
         defaults = {
             "kv_heads": self.heads,
             "head_dim": self.qk_head_dim if self.mla else self.hidden // self.heads,
@@ -158,11 +198,38 @@ class Architecture:
             "qkv_bias": self.bias,
             "output_bias": self.bias,
             "mlp_bias": self.bias,
+            "patch_bias": self.bias,
             "dropout": self.position == "learned" and self.causal,
         }
         for key, value in switches.items():
             if getattr(self, key) is None:
                 object.__setattr__(self, key, value)
+
+    def _check_encoder(self) -> None:
+        _at_least("encoder_images", self.encoder_images, 1)
+        if self.encoder is None:
+            if self.encoder_tokens:
+                raise ModelError(f"encoder_tokens: {self.encoder_tokens} patches have no encoder; expected 0")
+            return
+        if not self.encoder_tokens:
+            raise ModelError("encoder_tokens: the encoder needs the patches of one image; expected such as 576")
+        if not self.encoder.patch_inputs:
+            raise ModelError("encoder.patch_inputs: the encoder needs the values of one patch; expected such as 588")
+        if self.encoder_tokens % self.projector.merge:
+            raise ModelError(
+                f"projector.merge: {self.projector.merge} does not divide the {self.encoder_tokens} encoder_tokens; "
+                "expected a divisor"
+            )
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of each sequence that stand for its images."""
+        return self.encoder_images * self.encoder_tokens // self.projector.merge if self.encoder else 0
+
+    @property
+    def image_positions(self) -> int:
+        """Positions that the encoder works on for one image, with its class token."""
+        return self.encoder_tokens + self.encoder.class_token if self.encoder else 0
 
     @property
     def qk_head_dim(self) -> int:
@@ -206,87 +273,3 @@ class Architecture:
     def mtp_kind(self) -> LayerKind:
         """The kind of an MTP module's layer: that of the last layer of the stack."""
         return self._kinds[-1]
-
-
-def _at_least(key: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ModelError(f"{key}: {value!r} is not a whole number; expected an integer of at least {least}")
-    if value < least:
-        raise ModelError(f"{key}: {value} is too small; expected an integer of at least {least}")
-
-
-def _one_of(key: str, value: object, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ModelError(f"{key}: {value!r} is not known; expected one of {', '.join(accepted)}")
-
-
-_PARTS: dict[str, type] = {"moe": Moe, "mla": Mla, "encoder": Architecture}
-_AT_USE = ("kv_heads", "head_dim", "ffn_hidden")  # 0 stands for a default inside; a user says null
-
-
-def architecture_from_mapping(mapping: Mapping[str, Any], name: str) -> Architecture:
-    """The architecture that `mapping` describes, with keys as the fields of `Architecture`; null means the default.
-
-    Raises `ModelError` naming the key, its value and what is accepted, the nearest key for one that does not exist.
-    """
-    try:
-        return _build(Architecture, {"name": name, **_as_mapping(mapping, "model")}, "")
-    except ModelError as error:
-        raise ModelError(f"model {name!r}: {error}") from None
-
-
-def _build(kind: type, mapping: Mapping[str, Any], prefix: str) -> Any:
-    accepted = {field.name: field for field in fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in mapping.items():
-        if key not in accepted:
-            listed = "; expected one of " + ", ".join(known for known in accepted if known != "name")
-            raise ModelError(f"{prefix}{key}: no such key{nearest(key, accepted) or listed}")
-        if value is None:
-            continue
-        if key in _PARTS:
-            inner = dict(_as_mapping(value, prefix + key))
-            if key == "encoder":
-                inner.setdefault("name", "encoder")
-                inner.setdefault("vocab", 0)
-            values[key] = _build(_PARTS[key], inner, f"{prefix}{key}.")
-        else:
-            values[key] = _scalar(f"{prefix}{key}", value, str(accepted[key].type))
-    required = (field.name for field in accepted.values() if field.default is MISSING)
-    missing = [prefix + key for key in required if key not in values]
-    if missing:
-        raise ModelError(
-            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} required but not given"
-        )
-    try:
-        return kind(**values)
-    except ModelError as error:
-        raise ModelError(f"{prefix if kind is Architecture else ''}{error}") from None
-
-
-def _as_mapping(value: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ModelError(f"{where}: {value!r} is not a mapping of keys such as layers, hidden and heads")
-    return value
-
-
-def _scalar(key: str, value: object, kind: str) -> object:
-    """The value as the field's annotation wants it; whole floats such as 1.0e4 are taken for integers."""
-    if "bool" in kind:
-        if not isinstance(value, bool):
-            raise ModelError(f"{key}: {value!r} is not true or false")
-    elif "int" in kind:
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ModelError(f"{key}: {value!r} is not a whole number")
-        if value < 1 and key in _AT_USE:
-            raise ModelError(
-                f"{key}: {value} is too small; expected an integer of at least 1, or null for the default"
-            )
-    elif "float" in kind:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ModelError(f"{key}: {value!r} is not a number")
-    elif not isinstance(value, str):
-        raise ModelError(f"{key}: {value!r} is not a name")
-    return value

@@ -98,12 +98,8 @@ def flop_ledger(arch: Architecture, seq_len: int, causal: bool = True) -> FlopLe
     kinds, moe = arch.layer_kinds(), arch.moe
     moe_layers = kinds.count("moe")
     encoder = 0.0
-    if arch.encoder and arch.encoder_tokens:
-        inner = arch.encoder
-        one_patch = (
-            flop_ledger(inner, arch.encoder_tokens, causal=False).forward + 2.0 * inner.hidden * arch.hidden
-        )
-        encoder = one_patch * arch.encoder_tokens / seq_len
+    if arch.encoder:
+        encoder = _encoder_flops(arch) / seq_len
     mtp = 0.0
     if arch.mtp_layers:
         one_layer = _layer_flops(arch, arch.mtp_kind(), seq_len, causal)
@@ -118,6 +114,15 @@ def flop_ledger(arch: Architecture, seq_len: int, causal: bool = True) -> FlopLe
         encoder=encoder,
         logits=(1 + arch.mtp_layers) * _logit_flops(arch),
     )
+
+
+def _encoder_flops(arch: Architecture) -> float:
+    """Forward FLOPs of the images of one sequence."""
+    inner, positions = arch.encoder, arch.image_positions
+    assert inner is not None
+    one_image = flop_ledger(inner, positions, causal=False).forward * positions
+    projected = sum(2.0 * k * n for k, n in arch.projector.shapes(inner.hidden, arch.hidden))
+    return arch.encoder_images * one_image + arch.image_tokens * projected
 
 
 def _layer_flops(arch: Architecture, kind: LayerKind, seq_len: int, causal: bool) -> float:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from llmsim.errors import ModelError, nearest
-from llmsim.model.architecture import Architecture, architecture_from_mapping
+from llmsim.model.architecture import Architecture
 from llmsim.model.config_families import READERS
 from llmsim.model.config_fields import ConfigFields
+from llmsim.model.mapping import architecture_from_mapping
 
 
 def load_config(path: str | Path) -> Architecture:

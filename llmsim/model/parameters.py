@@ -172,7 +172,7 @@ def embedding_parameters(arch: Architecture, max_positions: int | None = None) -
         position_rows(arch, max_positions) * arch.hidden + norm_parameters(arch) * arch.embedding_norm
     )
     if arch.patch_inputs:
-        replicated += arch.patch_inputs * arch.hidden + arch.hidden * arch.bias
+        replicated += arch.patch_inputs * arch.hidden + arch.hidden * (arch.patch_bias + arch.class_token)
     return EdgeParameters(arch.vocab * arch.hidden, replicated)
 
 
@@ -188,7 +188,19 @@ def head_parameters(arch: Architecture, copy_tied: bool = False) -> EdgeParamete
 def mtp_parameters(arch: Architecture) -> EdgeParameters:
     """What one MTP module adds beside its layer (DeepSeek-V3, arXiv 2412.19437 §2.2): the 2h → h projection and three
     norms; embedding and head are shared with the main model."""
-    return EdgeParameters(0, 2 * arch.hidden**2 + 3 * norm_parameters(arch))
+    return EdgeParameters(2 * arch.hidden**2, 3 * norm_parameters(arch))
+
+
+def projector_parameters(arch: Architecture) -> EdgeParameters:
+    """The encoder's final norm and the projector's matrices, of which tensor parallelism splits all but the biases of
+    those that it splits by rows (every second one)."""
+    assert arch.encoder is not None
+    bias = arch.projector.bias
+    shapes = arch.projector.shapes(arch.encoder.hidden, arch.hidden)
+    by_rows = sum(outputs for _, outputs in shapes[1::2]) * bias
+    sharded = sum(inputs * outputs for inputs, outputs in shapes)
+    sharded += sum(outputs for _, outputs in shapes[::2]) * bias
+    return EdgeParameters(sharded, by_rows + norm_parameters(arch.encoder) * arch.encoder.final_norm)
 
 
 def parameter_ledger(arch: Architecture, max_positions: int | None = None) -> Ledger:
@@ -226,9 +238,9 @@ def parameter_ledger(arch: Architecture, max_positions: int | None = None) -> Le
     add("final norm", head.replicated)
     add("head", head.sharded)
     if arch.encoder:
-        encoder = parameter_ledger(arch.encoder)
+        encoder = parameter_ledger(arch.encoder, arch.image_positions)
         add("encoder", encoder.total, encoder.active)
-        add("projector", arch.encoder.hidden * h)
+        add("projector", projector_parameters(arch).total - norm_parameters(arch.encoder) * arch.encoder.final_norm)
     return Ledger(tuple(Row(name, count, active) for name, (count, active) in counts.items() if count))
 
 

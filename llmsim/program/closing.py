@@ -14,7 +14,7 @@ _TENSORS = 12  # parameter tensors of one part (a layer), about
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """degrees: ranks in each kind of group, and `embedding_parameters`, the tied matrix on this rank."""
+    """degrees: ranks in each kind of group, and `embedding_parameters`, the embedding on this rank."""
 
     options: Options
     degrees: dict[str, float]

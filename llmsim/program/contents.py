@@ -1,110 +1,128 @@
-"""What each virtual stage holds: its layers, the embedding, the head; their steps and their parameters."""
+"""The steps and the parameters of each part of a virtual stage on one rank."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.model.activations import layer_activation_bytes
-from llmsim.model.layer import embedding_steps, head_steps, layer_steps
+from llmsim.model.architecture import Architecture
+from llmsim.model.layer import embedding_steps, head_steps, layer_steps, mtp_steps
 from llmsim.model.operators import LayerSteps
-from llmsim.model.parameters import EdgeParameters, embedding_parameters, head_parameters, layer_parameters
+from llmsim.model.parameters import (
+    EdgeParameters,
+    embedding_parameters,
+    head_parameters,
+    layer_parameters,
+    mtp_parameters,
+    projector_parameters,
+)
+from llmsim.model.projector import projector_steps
 from llmsim.model.shard import Shard
-from llmsim.model.work import Communication
-from llmsim.parallel.stages import balance_layers, split_layers
+from llmsim.model.work import Communication, Step
+from llmsim.parallel.stages import balance_layers
 from llmsim.program.gradients import Shares
 from llmsim.program.iteration import StageProgram
+from llmsim.program.parts import StagePart, stage_parts
 from llmsim.program.passes import StageSteps
 from llmsim.scenario import Scenario
 
-# Most scenarios of a sweep or a search share most of their layers.
-_layer_steps = lru_cache(maxsize=1024)(layer_steps)
-_embedding_steps = lru_cache(maxsize=256)(embedding_steps)
-_head_steps = lru_cache(maxsize=256)(head_steps)
+_MAKE = {"embedding": embedding_steps, "head": head_steps, "projector": projector_steps, "mtp": mtp_steps}
 
 
-def stage_programs(scenario: Scenario, shard: Shard, stages: int) -> tuple[StageProgram, ...]:
-    """Steps and parameters of each of `stages` virtual stages."""
-    architecture = scenario.resolve().architecture
-    layers_of = _Layers(scenario, shard)
+def stage_programs(scenario: Scenario, shard: Shard, stages: int, apart: bool) -> tuple[StageProgram, ...]:
+    """Steps and parameters of each of `stages` virtual stages; apart: as `stage_parts` takes it."""
+    contents = _Contents(scenario, shard)
     given = scenario.parallelism.stage_layers
     if given == "balanced":
-        given = _balanced(scenario, shard, layers_of, stages)
-    result = []
-    for number, layers in enumerate(split_layers(architecture.layers, stages, given)):
-        parts: list[tuple[int, LayerSteps, Shares]] = []
-        if number == 0:
-            edge = embedding_parameters(architecture, scenario.training.seq_len)
-            parts.append((-1, _embedding_steps(architecture, shard), _edge_shares(edge, shard)))
-        for place, layer in enumerate(layers):
-            parts.append((layer, *layers_of.layer(layer, place)))
-        if number == stages - 1:
-            edge = head_parameters(architecture, copy_tied=stages > 1)
-            parts.append((-1, _head_steps(architecture, shard), _edge_shares(edge, shard)))
-        steps = StageSteps(tuple((layer, steps) for layer, steps, _ in parts))
-        kept = tuple(layers_of.kept(layer, place) for place, layer in _places(parts))
-        result.append(StageProgram(steps, tuple(shares for *_, shares in parts), kept))
-    return tuple(result)
+        given = _balanced(scenario, contents, stages)
+    return tuple(contents.program(parts) for parts in stage_parts(scenario, stages, apart, given))
 
 
-def _balanced(scenario: Scenario, shard: Shard, layers_of: "_Layers", stages: int) -> tuple[int, ...]:
-    """Layers of each virtual stage by the time of their kernels, those of the embedding and of the head counted."""
+def _balanced(scenario: Scenario, contents: "_Contents", stages: int) -> tuple[int, ...]:
+    """Layers of each virtual stage by the time of their kernels, those of what is in front and behind counted."""
     resolved = scenario.resolve()
     kernels = KernelCosts(resolved.topology.gpu, KernelTraits(sustained=True))
 
-    def seconds(steps: LayerSteps) -> float:
-        works = (step.work for step in (*steps.forward, *steps.backward))
-        times = (kernels.time(work) for work in works if not isinstance(work, Communication))
-        return sum(time.seconds + time.launch for time in times)
+    def seconds(parts: Sequence[StagePart]) -> list[float]:
+        return [
+            sum(
+                time.seconds + time.launch
+                for step in (*steps.forward, *steps.backward)
+                if not isinstance(step.work, Communication)
+                for time in (kernels.time(step.work),)
+            )
+            for steps in (contents.steps(part) for part in parts)
+        ]
 
-    costs = [seconds(layers_of.layer(layer, 0)[0]) for layer in range(resolved.architecture.layers)]
-    edges = (seconds(make(resolved.architecture, shard)) for make in (_embedding_steps, _head_steps))
-    return balance_layers(costs, stages, *edges)
+    (parts,) = stage_parts(scenario, 1, apart=False)
+    own = [index for index, part in enumerate(parts) if part.role == "layer" and part.stack == "decoder"]
+    first, behind = own[0], own[-1] + 1
+    ends = (sum(seconds(parts[:first])), sum(seconds(parts[behind:])))
+    return balance_layers(seconds(parts[first:behind]), stages, *ends)
 
 
-def recompute_mode(scenario: Scenario, place: int) -> str:
-    """The recompute mode of the layer at a place of its virtual stage."""
-    recompute = scenario.training.recompute
-    return recompute.mode if recompute.layers is None or place < recompute.layers else "none"
+@dataclass(frozen=True)
+class _Contents:
+    """Steps and parameters, made once for parts that are alike."""
 
+    scenario: Scenario
+    rank: Shard
+    known: dict[StagePart, tuple[LayerSteps, Shares]] = field(default_factory=dict)
 
-class _Layers:
-    """Steps and parameters of layers, made once for each kind that a scenario has."""
+    def program(self, parts: tuple[StagePart, ...]) -> StageProgram:
+        steps = StageSteps(tuple((part.layer, self.steps(part)) for part in parts))
+        shares = tuple(self._of(part)[1] for part in parts)
+        return StageProgram(parts, steps, shares, tuple(self._kept(part) for part in parts))
 
-    def __init__(self, scenario: Scenario, shard: Shard) -> None:
-        self.scenario, self.shard = scenario, shard
-        self.architecture = scenario.resolve().architecture
-        self.kinds, self.windows = self.architecture.layer_kinds(), self.architecture.layer_windows()
-        self.known: dict[tuple[str, int, str], tuple[LayerSteps, Shares]] = {}
+    def steps(self, part: StagePart) -> LayerSteps:
+        return self._of(part)[0]
 
-    def layer(self, layer: int, place: int) -> tuple[LayerSteps, Shares]:
-        key = (self.kinds[layer], self.windows[layer], recompute_mode(self.scenario, place))
-        if key not in self.known:
-            self.known[key] = self._made(*key)
-        return self.known[key]
+    def _of(self, part: StagePart) -> tuple[LayerSteps, Shares]:
+        alike = replace(part, layer=-1)
+        if alike not in self.known:
+            whole = self.scenario.resolve().architecture
+            shares = Shares(0.0, 0.0) if part.shared and part.stack == "mtp" else self._shares(part, whole)
+            self.known[alike] = _part_steps(alike, whole, self.rank), shares
+        return self.known[alike]
 
-    def kept(self, layer: int, place: int) -> float:
+    def _shares(self, part: StagePart, whole: Architecture) -> Shares:
+        """Parameters that one rank holds."""
+        arch, shard = part.architecture(whole), part.shard(whole, self.rank)
+        if part.role == "layer":
+            split = (shard.tp, shard.ep, shard.expert_split, arch.kv_heads)
+            return Shares(*layer_parameters(arch, part.kind).on_rank(*split))
+        if part.role == "embedding":
+            edge = embedding_parameters(arch, shard.seq_len)
+            if part.stack == "mtp":  # it has no positions of its own
+                edge = EdgeParameters(edge.sharded, 0)
+        elif part.role == "head":
+            edge = head_parameters(arch, copy_tied=not part.shared)
+        else:
+            edge = projector_parameters(arch) if part.role == "projector" else mtp_parameters(arch)
+        return Shares(edge.sharded / shard.tp + edge.replicated, 0.0)
+
+    def _kept(self, part: StagePart) -> float:
         """Bytes that a layer keeps from its forward to its backward; counted only where they are moved."""
-        if layer < 0 or self.scenario.training.offload.activations == "none":
+        if part.role != "layer" or self.scenario.training.offload.activations == "none":
             return 0.0
-        shard = replace(self.shard, recompute=recompute_mode(self.scenario, place))
-        return sum(layer_activation_bytes(self.architecture, shard, self.kinds[layer]).values())
-
-    def _made(self, kind: str, window: int, mode: str) -> tuple[LayerSteps, Shares]:
-        architecture, shard = self.architecture, self.shard
-        steps = _layer_steps(architecture, replace(shard, recompute=mode), kind, window)
-        parameters = layer_parameters(architecture, kind)
-        dense, expert = parameters.on_rank(shard.tp, shard.ep, shard.expert_split, architecture.kv_heads)
-        return steps, Shares(dense, expert)
+        whole = self.scenario.resolve().architecture
+        shard = part.shard(whole, self.rank)
+        return sum(layer_activation_bytes(part.architecture(whole), shard, part.kind).values())
 
 
-def _places(parts: Sequence[tuple]) -> Iterator[tuple[int, int]]:
-    """(place among the layers of its virtual stage, layer) of each part; the embedding and the head are layer -1."""
-    place = 0
-    for layer, *_ in parts:
-        yield place, layer
-        place += layer >= 0
+@lru_cache(maxsize=1024)  # most scenarios of a sweep or a search share most of their parts
+def _part_steps(part: StagePart, whole: Architecture, rank: Shard) -> LayerSteps:
+    arch, shard = part.architecture(whole), part.shard(whole, rank)
+    layer = part.role == "layer"
+    steps = layer_steps(arch, shard, part.kind, part.window) if layer else _MAKE[part.role](arch, shard)
+    return steps if part.stack == "decoder" else _of_stack(steps, part.stack)
 
 
-def _edge_shares(edge: EdgeParameters, shard: Shard) -> Shares:
-    return Shares(edge.sharded / shard.tp + edge.replicated, 0.0)
+def _of_stack(steps: LayerSteps, stack: str) -> LayerSteps:
+    """Steps whose names say whose they are."""
+
+    def named(part: tuple[Step, ...]) -> tuple[Step, ...]:
+        return tuple(replace(step, name=f"{stack} {step.name}") for step in part)
+
+    return LayerSteps(*map(named, (steps.forward, steps.backward, steps.backward_input, steps.backward_weight)))

@@ -53,7 +53,7 @@ def gathers(share: Shares, sharding: Sharding, phase: str) -> list[Step]:
 def flattening(share: Shares, sharding: Sharding) -> list[Step]:
     """FSDP1 before it scatters (torch/distributed/fsdp/_runtime_utils.py): the views' gradients are joined into the
     flat parameter's, cast to the type that is reduced, and divided by the number of ranks."""
-    if not sharding.flattened or sharding.ranks == 1:
+    if not sharding.flattened or sharding.ranks == 1 or not share.total:
         return []
     p, g = sharding.param_bytes, sharding.grad_bytes
     size = 2 * p + (p + g if p != g else 0) + 2 * g
@@ -76,7 +76,7 @@ def scatters(share: Shares, sharding: Sharding) -> list[Step]:
         for group, size, ranks in sizes
         if size > 0 and ranks > 1
     ]
-    if sharding.replicas > 1:
+    if sharding.replicas > 1 and share.dense:
         size = share.dense * sharding.grad_bytes / sharding.ranks
         steps.append(Step("gradient all-reduce", Communication("all_reduce", "replica", size), "dp", "backward"))
     return steps

@@ -17,15 +17,17 @@ from llmsim.program.host import Launching, launch_seconds
 from llmsim.program.labels import Numbered, Tag
 from llmsim.program.offload import activation_copies
 from llmsim.program.options import Options
+from llmsim.program.parts import StagePart
 from llmsim.program.passes import Pass, StageSteps
 from llmsim.program.template import Template
 
 
 @dataclass(frozen=True, slots=True)
 class StageProgram:
-    """One virtual stage: its steps, and of each of its parts (as `steps.parts`, forward order) the parameters and
-    the bytes that its forward keeps for its backward."""
+    """One virtual stage: its parts in forward order, and of each (as `steps.parts`) the steps, the parameters and the
+    bytes that its forward keeps for its backward."""
 
+    parts: tuple[StagePart, ...]
     steps: StageSteps
     parameters: tuple[Shares, ...]
     kept: tuple[float, ...]
@@ -33,7 +35,7 @@ class StageProgram:
     @property
     def moved(self) -> tuple[bool, ...]:
         """Which parts' activations leave the GPU: all that are known to be kept, but the last layer's."""
-        layers = [index for index, (layer, _) in enumerate(self.steps.parts) if layer >= 0]
+        layers = [index for index, part in enumerate(self.parts) if part.role == "layer"]
         return tuple(index in layers[:-1] and self.kept[index] > 0 for index in range(len(self.kept)))
 
     @property

@@ -86,7 +86,7 @@ class Ranks:
     @cached_property
     def stages(self) -> tuple[StageProgram, ...]:
         """Steps and parameters of each virtual stage."""
-        return stage_programs(self.scenario, self.shard, self.schedule.virtual_stages)
+        return stage_programs(self.scenario, self.shard, self.schedule.virtual_stages, self.ends is not None)
 
     @cached_property
     def traffic(self) -> dict[str, Traffic]:
@@ -115,11 +115,14 @@ class Ranks:
 
     @cached_property
     def ends(self) -> list[int] | None:
-        """Pipeline ranks that hold copies of a tied embedding, None where there is one copy only."""
-        last = self.schedule.virtual_stages - 1
+        """Pipeline ranks that hold a copy each of an embedding that the last stage uses too, None without a second one.
+
+        It does where the head is tied to it, or for multi-token prediction.
+        """
+        last, arch = self.schedule.virtual_stages - 1, self.resolved.architecture
         ends = {self.schedule.rank_of(0, 0), self.schedule.rank_of(0, last)}
-        tied = self.resolved.architecture.tied_embeddings
-        return sorted(ends) if tied and len(ends) == 2 and self.schedule.directions == 1 else None
+        twice = arch.tied_embeddings or arch.mtp_layers
+        return sorted(ends) if twice and len(ends) == 2 and self.schedule.directions == 1 else None
 
     @cached_property
     def peers(self) -> dict[str, np.ndarray]:

@@ -34,6 +34,20 @@ def check_sequence(s: Subject) -> Found:
         )
 
 
+def check_images(s: Subject) -> Found:
+    t, arch = s.scenario.training, s.architecture
+    if t.images and arch.encoder is None:
+        yield "training.images", f"{t.images} needs a vision encoder; {s.model_name} has none; expected null"
+    elif arch.image_tokens > t.seq_len:
+        one = arch.image_tokens // arch.encoder_images
+        most = t.seq_len // one
+        near = f"at most {most}" if most else f"training.seq_len of at least {one}"
+        yield (
+            "training.images",
+            f"{arch.encoder_images} of {one} tokens are more than the {t.seq_len} of a sequence; expected {near}",
+        )
+
+
 # -- the model over tensor ranks -----------------------------------------------------------------------------------
 
 
@@ -71,6 +85,23 @@ def check_ffn(s: Subject) -> Found:
                 "parallelism.tp",
                 f"{tp} does not divide {name} {width} of {s.model_name}; expected a divisor, "
                 f"such as {nearest_divisor(width, ranks)}",
+            )
+
+
+def check_encoder(s: Subject) -> Found:
+    tp, arch = s.scenario.parallelism.tp, s.architecture
+    inner = arch.encoder
+    if inner is None:
+        return
+    widths = {"attention heads": inner.heads, "key/value heads": inner.kv_heads, "ffn_hidden": inner.ffn_hidden}
+    widths |= {f"projector width {width}": width for width in (*arch.projector.hidden, arch.hidden)}
+    for name, width in widths.items():
+        if width % tp:
+            what = name if name.startswith("projector") else f"{name} {width} of the vision encoder"
+            yield (
+                "parallelism.tp",
+                f"{tp} does not divide the {what} of {s.model_name}; expected a divisor, such as "
+                f"{nearest_divisor(width, tp)}",
             )
 
 

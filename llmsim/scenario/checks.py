@@ -18,10 +18,12 @@ from llmsim.scenario.check_split import (
     check_chunks,
     check_context_kind,
     check_dispatch,
+    check_encoder,
     check_expert_kernels,
     check_experts,
     check_ffn,
     check_heads,
+    check_images,
     check_kv_heads,
     check_schedule,
     check_sequence,
@@ -104,7 +106,6 @@ Wants = Callable[["Scenario", "Architecture | None"], bool]
 
 # (key, whether the scenario asks for it, what is not supported yet)
 NOT_YET: tuple[tuple[str, Wants, str], ...] = (
-    ("model", lambda s, a: a is not None and a.encoder is not None, "a vision encoder"),
     (
         "faults",
         lambda s, a: any(f.kind not in ("slow_gpu", "slow_link", "link_down", "loader_stall") for f in s.faults),
@@ -115,7 +116,7 @@ NOT_YET: tuple[tuple[str, Wants, str], ...] = (
 
 GRID_CHECKS = (check_gpus_per_node, check_network_exists, check_grid)
 CHECKS = (
-    *(check_batch, check_sequence, check_heads, check_kv_heads, check_ffn, check_experts),
+    *(check_batch, check_sequence, check_images, check_heads, check_kv_heads, check_ffn, check_encoder, check_experts),
     *(check_dispatch, check_expert_kernels, check_context_kind),
     *(check_schedule, check_chunks, check_stage_layers, check_recompute_layers, check_hsdp, check_precision),
     *(check_grad_reduction, check_loss_chunks, check_offload),

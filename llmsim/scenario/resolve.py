@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmsim.catalogue.calibration import AS_CATALOGUED, Calibrated, read_calibration
 from llmsim.cluster.topology import Topology, load_topology
 from llmsim.errors import ScenarioError, UserError
-from llmsim.model.architecture import Architecture, architecture_from_mapping
+from llmsim.model.architecture import Architecture
+from llmsim.model.mapping import architecture_from_mapping
 from llmsim.parallel.layout import Layout
 from llmsim.scenario.checks import run_checks, run_grid_checks, run_not_yet, run_warnings
 from llmsim.scenario.origin import Origin
@@ -51,7 +52,11 @@ def resolve(scenario: Scenario, origin: Origin, sibling: Scenario | None = None)
     sibling: a valid scenario whose model or topology may be the same, to save looking them up again.
     """
     faults: list[tuple[str, str]] = []
-    same_model = sibling is not None and sibling.model == scenario.model
+    same_model = (
+        sibling is not None
+        and sibling.model == scenario.model
+        and sibling.training.images == scenario.training.images
+    )
     same_cluster = (
         sibling is not None
         and sibling.cluster.topology == scenario.cluster.topology
@@ -111,6 +116,11 @@ def _located(text: str, key: str) -> tuple[str, str]:
 
 
 def _architecture(scenario: Scenario, origin: Origin) -> Architecture:
+    found, images = _model(scenario, origin), scenario.training.images
+    return replace(found, encoder_images=images) if images and found.encoder else found
+
+
+def _model(scenario: Scenario, origin: Origin) -> Architecture:
     value = scenario.model
     if not isinstance(value, str):
         return architecture_from_mapping(value, scenario.name)

@@ -222,6 +222,7 @@ class TrainingSection(Section):
 
     framework: Annotated[str | None, BeforeValidator(_framework)] = None
     seq_len: Count = 2048
+    images: Count | None = None  # of each sequence, for a model with a vision encoder; None: as the model says
     global_batch: Count = Field(examples=[512])
     micro_batch: Count = 1
     precision: choice("fp32", "tf32", "fp16", "bf16", "fp8", "nvfp4") = "bf16"
