@@ -14,16 +14,20 @@ from llmsim.cost.spread import slowest_share
 from llmsim.engine.plan import Lane, Plan
 from llmsim.parallel.schedules.order import Schedule
 from llmsim.program.blocks import PassCompiler
+from llmsim.program.boundary import Arrivals, Boundary
 from llmsim.program.classes import RankClasses, class_groups, crossed_by_several, fold
+from llmsim.program.closing import Closing
 from llmsim.program.costs import ClassCosts, ClassGroup
 from llmsim.program.data import Loader, storage_bandwidth
 from llmsim.program.faults import Window, changes
 from llmsim.program.host import Launching
-from llmsim.program.iteration import ClassProgram, StageProgram
+from llmsim.program.iteration import ClassProgram
 from llmsim.program.jitter import ALL, jittered
-from llmsim.program.labels import Label, Numbered, Tag
+from llmsim.program.labels import Label, Numbered, PassTags, Tag
+from llmsim.program.pass_templates import PassTemplates
 from llmsim.program.placement import Traffic
 from llmsim.program.ranks import Ranks
+from llmsim.program.stage import StageProgram
 from llmsim.program.team import Team, teams
 from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
@@ -79,7 +83,7 @@ class Builder(Ranks):
         stage_of = self.resolved.layout.axis_index("pp")[classes.representative]
         labels, tags, signatures = Numbered(), Numbered(), Numbered()
         kernels = KernelCosts(gpu, self._traits, self._kernel_constants)
-        meetings, known, blocks, arrivals = {}, {}, {}, {}
+        meetings, known, blocks = {}, {}, {}
         costs = []
         if self.loading:
             plan.capacities.append(storage_bandwidth(self.scenario))
@@ -88,23 +92,26 @@ class Builder(Ranks):
             clock = self._clock(plan, self.faults.gpus.get(int(self.gpu_of_rank[rank]), ()))
             shared = (meetings, clock, self.what_if, known)
             costs.append(ClassCosts(plan, labels, kernels, number, groups[number], *shared))
+        arrivals = Arrivals.reserved(plan, self.schedule, self.options.iterations, stage_of.tolist())
+        pass_tags = PassTags(self.schedule, tags)
         for cost, team in zip(costs, self._teams(costs)):
             number = cost.number
             host = self._host(groups[number])
             blockwise = self.scenario.simulation.detail == "block"
             compiler = PassCompiler(cost, team, blockwise, signatures.number(team.signature), blocks, host)
             stage, rank = int(stage_of[number]), int(classes.representative[number])
+            peers = {way: int(classes.of_rank[peers[rank]]) for way, peers in self.peers.items()}
+            boundary = Boundary(plan, cost, self.schedule, stage, self.options, peers, arrivals)
+            closing, stages = Closing(self.options, self._degrees(stage)), self._stages_of(stage)
             program = ClassProgram(
                 plan=plan,
-                tags=tags,
-                compiler=compiler,
+                tags=pass_tags,
                 schedule=self.schedule,
-                stage=stage,
-                stages=self._stages_of(stage),
+                stages=stages,
                 options=self.options,
-                peers={way: int(classes.of_rank[peers[rank]]) for way, peers in self.peers.items()},
-                arrivals=arrivals,
-                degrees=self._degrees(stage),
+                closing=closing,
+                boundary=boundary,
+                templates=PassTemplates(compiler, stages, self.options, closing, boundary),
                 loader=self._loader(plan, labels, number, storage),
                 launching=None if host.free else Launching(plan, labels, host, self._host_waits),
             )

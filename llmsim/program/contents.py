@@ -22,9 +22,9 @@ from llmsim.model.shard import Shard
 from llmsim.model.work import Communication, Step
 from llmsim.parallel.stages import balance_layers
 from llmsim.program.gradients import Shares
-from llmsim.program.iteration import StageProgram
 from llmsim.program.parts import StagePart, stage_parts
 from llmsim.program.passes import StageSteps
+from llmsim.program.stage import StageProgram
 from llmsim.scenario import Scenario
 
 _MAKE = {"embedding": embedding_steps, "head": head_steps, "projector": projector_steps, "mtp": mtp_steps}

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from llmsim.parallel.schedules.order import Schedule
+
 CATEGORIES = (
     "compute",
     "exposed_tp",
@@ -81,3 +83,26 @@ class Numbered:
             found = self.index[value] = len(self.values)
             self.values.append(value)
         return found
+
+
+@dataclass(slots=True)
+class PassTags:
+    """Numbers of the tags of passes and of what is between them."""
+
+    schedule: Schedule
+    tags: Numbered
+    known: dict[tuple[int, int, int, int], int] = field(default_factory=dict)
+
+    def number(self, direction: int, stage: int, micro_batch: int, iteration: int) -> int:
+        """Of a pass of a virtual stage; micro-batches count within their direction."""
+        key = (direction, stage, micro_batch, iteration)
+        found = self.known.get(key)
+        if found is None:
+            number = micro_batch + direction * (self.schedule.micro_batches // self.schedule.directions)
+            tag = Tag(number, self.schedule.chunk_of(direction, stage), iteration)
+            found = self.known[key] = self.tags.number(tag)
+        return found
+
+    def between(self, iteration: int) -> int:
+        """Of what an iteration does outside its passes."""
+        return self.tags.number(Tag(iteration=iteration))

@@ -16,9 +16,9 @@ from llmsim.program.classes import RankClasses, fold, without_slack, without_wid
 from llmsim.program.contents import stage_programs
 from llmsim.program.data import Loading, loading_of
 from llmsim.program.faults import FaultPlan, plan_faults
-from llmsim.program.iteration import StageProgram
 from llmsim.program.options import Options
 from llmsim.program.placement import Traffic, exchange_traffic, host_traffic, peer_traffic, ring_traffic
+from llmsim.program.stage import StageProgram
 from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
 
