@@ -40,40 +40,50 @@ def fill(
     left: what there is for these activities of each resource that can hold them back.
     """
     rest = dict(left)  # what those that have stopped leave
-    rising: dict[int, dict[int, float]] = {resource: {} for resource in rest}  # pace × amount of those that still rise
+    takers: dict[int, list[tuple[int, float]]] = {resource: [] for resource in rest}  # that still rise, pace × amount
+    slopes: dict[int, float] = {}  # the sums of those
     for i, needs in enumerate(demands):
         pace = paces[i]
         for resource, amount in needs:
             if resource in rest and amount > 0:
-                takers = rising[resource]
-                takers[i] = takers.get(i, 0.0) + pace * amount
-    slopes = {resource: sum(takers.values()) for resource, takers in rising.items() if takers}
+                share = pace * amount
+                takers[resource].append((i, share))
+                slopes[resource] = slopes.get(resource, 0.0) + share
     speeds, frozen = [0.0] * len(demands), [set() for _ in demands]
     active = dict.fromkeys(range(len(demands)))
     while active:
         # All that still rise are at pace × level; the next to stop are those at full speed or on a full resource.
-        full_at = {resource: max(rest[resource], 0.0) / slope for resource, slope in slopes.items()}
-        level = min([1.0 / max(paces[i] for i in active), *full_at.values()])
+        level, full_at = 1.0 / max([paces[i] for i in active]), {}
+        for resource, slope in slopes.items():
+            full_at[resource] = when = max(rest[resource], 0.0) / slope
+            level = min(level, when)
         stopping = {i: None for i in active if paces[i] * level >= 1.0 - _SAME}
         for i in stopping:
             speeds[i] = 1.0
-        for resource, when in full_at.items():
-            if when <= level * (1.0 + _SAME):
-                for i in rising[resource]:
+        nearly = [resource for resource, when in full_at.items() if when <= level * (1.0 + NEARLY)]
+        for resource in nearly:
+            if full_at[resource] <= level * (1.0 + _SAME):
+                for i, _ in takers[resource]:
                     if i not in stopping:
                         stopping[i] = None
                         speeds[i] = paces[i] * level
-        nearly = {resource for resource, when in full_at.items() if when <= level * (1.0 + NEARLY)}
+        for resource in nearly:
+            for i, _ in takers[resource]:
+                if i in stopping and speeds[i] < 1.0:
+                    frozen[i].add(resource)
+        if len(stopping) == len(active):
+            break
+        touched = {}
         for i in stopping:
             del active[i]
-            for resource, _ in demands[i]:
-                if resource in slopes and i in rising[resource]:
-                    if speeds[i] < 1.0 and resource in nearly:
-                        frozen[i].add(resource)
-                    rest[resource] -= rising[resource].pop(i) / paces[i] * speeds[i]
-        for resource in {resource for i in stopping for resource, _ in demands[i] if resource in slopes}:
-            if rising[resource]:
-                slopes[resource] = sum(rising[resource].values())
+            for resource, amount in demands[i]:
+                if resource in slopes:
+                    rest[resource] -= amount * speeds[i]
+                    touched[resource] = None
+        for resource in touched:
+            takers[resource] = [taker for taker in takers[resource] if taker[0] in active]
+            if takers[resource]:
+                slopes[resource] = sum([share for _, share in takers[resource]])
             else:
                 del slopes[resource]
     return speeds, frozen

@@ -27,6 +27,7 @@ class Sharing:
         self.capacity = list(capacities)
         self.limit = [capacity * _SLACK for capacity in self.capacity]
         self.load = [0.0] * len(self.capacity)
+        self.contested = [False] * len(self.capacity)
         self.users: list[dict[LanePlayer, float]] = [{} for _ in self.capacity]  # amounts at full speed, now
 
     def change(self, resource: int, capacity: float) -> None:
@@ -39,6 +40,7 @@ class Sharing:
 
         begun: activities that have no speed yet; those that have ended since are left out.
         """
+        self._find_contested(resources, begun)
         chosen = {player: None for player in begun if player.part is not None}
         for resource in resources:
             taken, bound = 0.0, []
@@ -53,68 +55,86 @@ class Sharing:
                 if not self._is_reason(resource, player, {}):
                     chosen[player] = None
         while chosen:
-            new, reasons, more = self._shared(list(chosen))
+            new, reasons, more = self._shared(chosen)
             if not more:
                 for player, resource in reasons.items():
                     player.reason = resource
                 for player, speed in new.items():
-                    if speed != player.speed:
-                        player.set_speed(speed)
+                    player.set_speed(speed)
                 return
             chosen |= more
 
-    def _contested(self, player: "LanePlayer") -> list[tuple[int, float]]:
-        load, limit = self.load, self.limit
-        return [need for need in player.part.demands if load[need[0]] > limit[need[0]]]
+    def _find_contested(self, resources: Iterable[int], begun: dict["LanePlayer", None]) -> None:
+        """Keep `needs` of all activities: their demands on resources on which more is asked for than there is."""
+        load, limit, contested = self.load, self.limit, self.contested
+        for resource in resources:
+            now = load[resource] > limit[resource]
+            if now == contested[resource]:
+                continue
+            contested[resource] = now
+            for player, amount in self.users[resource].items():
+                if player in begun:
+                    continue
+                if now:
+                    player.needs += ((resource, amount),)
+                else:
+                    player.needs = tuple([need for need in player.needs if need[0] != resource])
+        for player in begun:
+            if player.part is not None:
+                player.needs = tuple([need for need in player.part.demands if contested[need[0]]])
 
     def _shared(
-        self, chosen: list["LanePlayer"]
+        self, chosen: dict["LanePlayer", None]
     ) -> tuple[dict["LanePlayer", float], dict["LanePlayer", int], dict["LanePlayer", None]]:
-        """Speeds of the chosen beside all others as they are, reasons, and the others that must be chosen too."""
-        demands = [self._contested(player) for player in chosen]
-        left, beside = self._left_by_others(demands, set(chosen))
-        paces = [player.part.pace for player in chosen]
-        speeds, frozen = fill(demands, paces, left)
-        new = {
-            player: player.speed if abs(speed - player.speed) <= NEARLY * speed else speed
-            for player, speed in zip(chosen, speeds)
-        }
+        """Speeds that are new among the chosen, beside all others as they are, reasons, and the others that must be
+        chosen too."""
+        left, beside = self._left_by_others(chosen)
+        speeds, frozen = fill([p.needs for p in chosen], [p.part.pace for p in chosen], left)
+        new: dict[LanePlayer, float] = {}
         reasons: dict[LanePlayer, int] = {}
         more: dict[LanePlayer, None] = {}
-        for player, pace, full in zip(chosen, paces, frozen):
+        for player, speed, full in zip(chosen, speeds, frozen):
+            before = player.speed
+            if abs(speed - before) <= NEARLY * speed:
+                speed = before
+            else:
+                new[player] = speed
             reasons[player] = NONE
-            if new[player] < 1.0:
-                height = new[player] / pace * (1 + NEARLY)
-                above = {r: [p for p in beside[r] if p.speed / p.part.pace > height] for r in full}
-                reasons[player] = next((r for r, players in above.items() if not players), NONE)
-                if reasons[player] == NONE:
-                    more |= dict.fromkeys(p for players in above.values() for p in players)
-        for player, needs in zip(chosen, demands):
-            if new[player] != player.speed:
-                for resource, _ in needs:
-                    for other in beside[resource]:
-                        if other.reason == resource and other not in more and other not in reasons:
-                            found = self._reason(other, new)
-                            if found == NONE:
-                                more[other] = None
-                            else:
-                                reasons[other] = found
+            if speed < 1.0:
+                height, above = speed / player.part.pace * (1 + NEARLY), []
+                for resource in full:
+                    faster = [p for p in beside[resource] if p.speed / p.part.pace > height]
+                    if not faster:
+                        reasons[player] = resource
+                        break
+                    above += faster
+                else:
+                    more |= dict.fromkeys(above)
+        for player in new:
+            for resource, _ in player.needs:
+                for other in beside[resource]:
+                    if other.reason == resource and other not in more and other not in reasons:
+                        found = self._reason(other, new)
+                        if found == NONE:
+                            more[other] = None
+                        else:
+                            reasons[other] = found
         return new, reasons, more
 
     def _left_by_others(
-        self, demands: list[list[tuple[int, float]]], chosen: set["LanePlayer"]
+        self, chosen: dict["LanePlayer", None]
     ) -> tuple[dict[int, float], dict[int, list["LanePlayer"]]]:
-        """Of each resource: what its users beside the chosen ones leave, and who they are."""
+        """Of each contested resource of the chosen: what its other users leave, and who they are."""
         left: dict[int, float] = {}
         beside: dict[int, list[LanePlayer]] = {}
-        for needs in demands:
-            for resource, _ in needs:
+        for player in chosen:
+            for resource, _ in player.needs:
                 if resource not in left:
                     rest, others = self.capacity[resource], []
-                    for player, amount in self.users[resource].items():
-                        if player not in chosen:
-                            rest -= amount * player.speed
-                            others.append(player)
+                    for other, amount in self.users[resource].items():
+                        if other not in chosen:
+                            rest -= amount * other.speed
+                            others.append(other)
                     left[resource], beside[resource] = rest, others
         return left, beside
 
@@ -122,12 +142,11 @@ class Sharing:
         """A resource that holds the activity back, its old one if that still does; NONE where there is none."""
         if self._is_reason(player.reason, player, new):
             return player.reason
-        contested = self._contested(player)
-        return next((resource for resource, _ in contested if self._is_reason(resource, player, new)), NONE)
+        return next((resource for resource, _ in player.needs if self._is_reason(resource, player, new)), NONE)
 
     def _is_reason(self, resource: int, player: "LanePlayer", new: dict["LanePlayer", float]) -> bool:
         """Whether the resource is full and no activity on it is, over its pace, faster; new: speeds about to be set."""
-        if self.load[resource] <= self.limit[resource]:
+        if not self.contested[resource]:
             return False
         taken, height = 0.0, player.speed / player.part.pace * (1 + NEARLY)
         for other, amount in self.users[resource].items():
