@@ -217,3 +217,15 @@ def test_a_change_elsewhere_does_not_undo_a_share():
     plan = Plan(capacities=[1.0, 1.0], lanes=lanes, changes=[CapacityChange(0.0, 0, 0.25)])
     ends = [rows[0, 3] for rows in play(plan).rows]
     assert ends == pytest.approx([0.1 + 0.1 * (1 - 0.46 / 0.47), 0.1])
+
+
+def test_what_begins_between_an_end_and_the_next_beginning_shares_too():
+    """All at 2 s, in this order: the first op ends, so that there is room; one begins with room; one takes it away."""
+    first, beside, between, last = (op(seconds, [(0, amount)], weight=amount) for seconds, amount in
+                                    ((1, 3.0), (100, 1.0), (1, 0.5), (1, 2.5)))  # fmt: skip
+    clock = serial(op(1.5), op(0.5), lane="clock", signals=((0, 0.0),))
+    plan = Plan(capacities=[2.0], signals=1)
+    plan.lanes = [serial(first, between), serial(beside, lane="dp"), clock, serial(last, lane="tp", waits=(0,))]
+    played = play(plan)
+    assert played.rows[0][:, 2:] == pytest.approx(np.array([[0, 2], [2, 4]]))  # at half speed, like the others
+    assert played.rows[3][0, 2:] == pytest.approx(np.array([2, 4]))

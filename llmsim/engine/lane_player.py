@@ -23,7 +23,7 @@ class LanePlayer:
 
     __slots__ = (
         "alarm", "bells", "count", "due", "env", "followers", "index", "items", "lane", "left_latency", "left_seconds",
-        "mark", "needs", "op_index", "ops", "part", "part_index", "parts", "reason", "schedule", "speed", "stage",
+        "mark", "op_index", "ops", "part", "part_index", "parts", "reason", "schedule", "speed", "stage",
         "started", "steps_left", "times",
     )  # fmt: skip
 
@@ -37,7 +37,6 @@ class LanePlayer:
         self.part: Part | None = None
         self.speed, self.due = 1.0, 0.0
         self.reason = -1  # the resource that holds it back while speed is below 1
-        self.needs: tuple[tuple[int, float], ...] = ()  # its demands on contested resources, kept by `Sharing`
         self.followers: list[LanePlayer] | None = None
 
     def next_item(self) -> None:
@@ -105,7 +104,7 @@ class LanePlayer:
             repeat, latency, seconds = 1, latency * repeat, seconds * repeat
         self.steps_left, self.left_latency, self.left_seconds = repeat, latency, seconds
         self.mark = now = self.env._now
-        self.speed, self.reason, self.needs = 1.0, -1, ()
+        self.speed, self.reason = 1.0, -1
         self.due = now + (latency + seconds)
         self.alarm.callbacks = self.bells
         self.schedule(self.alarm, 1, latency + seconds)

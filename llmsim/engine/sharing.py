@@ -27,7 +27,6 @@ class Sharing:
         self.capacity = list(capacities)
         self.limit = [capacity * _SLACK for capacity in self.capacity]
         self.load = [0.0] * len(self.capacity)
-        self.contested = [False] * len(self.capacity)
         self.users: list[dict[LanePlayer, float]] = [{} for _ in self.capacity]  # amounts at full speed, now
 
     def change(self, resource: int, capacity: float) -> None:
@@ -40,7 +39,6 @@ class Sharing:
 
         begun: activities that have no speed yet; those that have ended since are left out.
         """
-        self._find_contested(resources, begun)
         chosen = {player: None for player in begun if player.part is not None}
         for resource in resources:
             taken, bound = 0.0, []
@@ -64,32 +62,19 @@ class Sharing:
                 return
             chosen |= more
 
-    def _find_contested(self, resources: Iterable[int], begun: dict["LanePlayer", None]) -> None:
-        """Keep `needs` of all activities: their demands on resources on which more is asked for than there is."""
-        load, limit, contested = self.load, self.limit, self.contested
-        for resource in resources:
-            now = load[resource] > limit[resource]
-            if now == contested[resource]:
-                continue
-            contested[resource] = now
-            for player, amount in self.users[resource].items():
-                if player in begun:
-                    continue
-                if now:
-                    player.needs += ((resource, amount),)
-                else:
-                    player.needs = tuple([need for need in player.needs if need[0] != resource])
-        for player in begun:
-            if player.part is not None:
-                player.needs = tuple([need for need in player.part.demands if contested[need[0]]])
+    def _contested(self, player: "LanePlayer") -> list[tuple[int, float]]:
+        """Its demands on resources on which more is asked for than there is."""
+        load, limit = self.load, self.limit
+        return [need for need in player.part.demands if load[need[0]] > limit[need[0]]]
 
     def _shared(
         self, chosen: dict["LanePlayer", None]
     ) -> tuple[dict["LanePlayer", float], dict["LanePlayer", int], dict["LanePlayer", None]]:
         """Speeds that are new among the chosen, beside all others as they are, reasons, and the others that must be
         chosen too."""
-        left, beside = self._left_by_others(chosen)
-        speeds, frozen = fill([p.needs for p in chosen], [p.part.pace for p in chosen], left)
+        demands = {player: self._contested(player) for player in chosen}
+        left, beside = self._left_by_others(demands)
+        speeds, frozen = fill(list(demands.values()), [player.part.pace for player in chosen], left)
         new: dict[LanePlayer, float] = {}
         reasons: dict[LanePlayer, int] = {}
         more: dict[LanePlayer, None] = {}
@@ -111,7 +96,7 @@ class Sharing:
                 else:
                     more |= dict.fromkeys(above)
         for player in new:
-            for resource, _ in player.needs:
+            for resource, _ in demands[player]:
                 for other in beside[resource]:
                     if other.reason == resource and other not in more and other not in reasons:
                         found = self._reason(other, new)
@@ -122,17 +107,17 @@ class Sharing:
         return new, reasons, more
 
     def _left_by_others(
-        self, chosen: dict["LanePlayer", None]
+        self, demands: dict["LanePlayer", list[tuple[int, float]]]
     ) -> tuple[dict[int, float], dict[int, list["LanePlayer"]]]:
-        """Of each contested resource of the chosen: what its other users leave, and who they are."""
+        """Of each resource that the chosen ones demand: what its other users leave, and who they are."""
         left: dict[int, float] = {}
         beside: dict[int, list[LanePlayer]] = {}
-        for player in chosen:
-            for resource, _ in player.needs:
+        for needs in demands.values():
+            for resource, _ in needs:
                 if resource not in left:
                     rest, others = self.capacity[resource], []
                     for other, amount in self.users[resource].items():
-                        if other not in chosen:
+                        if other not in demands:
                             rest -= amount * other.speed
                             others.append(other)
                     left[resource], beside[resource] = rest, others
@@ -142,11 +127,12 @@ class Sharing:
         """A resource that holds the activity back, its old one if that still does; NONE where there is none."""
         if self._is_reason(player.reason, player, new):
             return player.reason
-        return next((resource for resource, _ in player.needs if self._is_reason(resource, player, new)), NONE)
+        demands = self._contested(player)
+        return next((resource for resource, _ in demands if self._is_reason(resource, player, new)), NONE)
 
     def _is_reason(self, resource: int, player: "LanePlayer", new: dict["LanePlayer", float]) -> bool:
         """Whether the resource is full and no activity on it is, over its pace, faster; new: speeds about to be set."""
-        if not self.contested[resource]:
+        if self.load[resource] <= self.limit[resource]:
             return False
         taken, height = 0.0, player.speed / player.part.pace * (1 + NEARLY)
         for other, amount in self.users[resource].items():
