@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import llmsim
 from llmsim.errors import ScenarioError
 from llmsim.parallel.stages import balance_layers
+from llmsim.program.build import Builder
 
 COST = st.integers(1, 12).map(lambda n: n / 4)
 
@@ -74,3 +75,15 @@ def test_layers_that_do_not_divide_are_balanced_too():
 def test_more_stages_than_layers_are_refused():
     with pytest.raises(ScenarioError, match="'balanced' has 32 layers for pp 8 × vpp 5 = 40 virtual stages"):
         run(pp=8, tp=1, vpp=5, schedule="interleaved", stage_layers="balanced")
+
+
+def test_recomputing_a_few_layers_of_each_stage_balances_as_recomputing_all():
+    """Which layers are recomputed follows from the cut; the first ones of the model are no dearer than the others."""
+
+    def counts(recompute):
+        parallelism = SCENARIO["parallelism"] | {"stage_layers": "balanced"}
+        training = SCENARIO["training"] | {"recompute": recompute}
+        stages = Builder(llmsim.Scenario(**SCENARIO | {"parallelism": parallelism, "training": training})).stages
+        return [sum(part.role == "layer" for part in stage.parts) for stage in stages]
+
+    assert counts({"mode": "full", "layers": 4}) == counts("full")

@@ -40,8 +40,11 @@ def stage_programs(scenario: Scenario, shard: Shard, stages: int, apart: bool) -
 
 
 def _balanced(scenario: Scenario, contents: "_Contents", stages: int) -> tuple[int, ...]:
-    """Layers of each virtual stage by the time of their kernels, those of what is in front and behind counted."""
-    resolved = scenario.resolve()
+    """Layers of each virtual stage by the time of their kernels, those of what is in front and behind counted.
+
+    Where some layers of each stage are recomputed, all count as such: which ones they are, the cut itself decides.
+    """
+    resolved, mode = scenario.resolve(), scenario.training.recompute.mode
     kernels = KernelCosts(resolved.topology.gpu, KernelTraits(sustained=True))
 
     def seconds(parts: Sequence[StagePart]) -> list[float]:
@@ -56,6 +59,7 @@ def _balanced(scenario: Scenario, contents: "_Contents", stages: int) -> tuple[i
         ]
 
     (parts,) = stage_parts(scenario, 1, apart=False)
+    parts = [replace(part, recompute=mode) if part.role == "layer" else part for part in parts]
     own = [index for index, part in enumerate(parts) if part.role == "layer" and part.stack == "decoder"]
     first, behind = own[0], own[-1] + 1
     ends = (sum(seconds(parts[:first])), sum(seconds(parts[behind:])))
