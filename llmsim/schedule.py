@@ -122,7 +122,7 @@ class ScheduleResult:
         from llmsim.trace import trace_frame
 
         rows = []
-        per_direction = self.schedule.micro_batches // self.schedule.directions
+        per_direction = self.schedule.micro_batches_of_direction
         for rank, (order, times) in enumerate(zip(self.orders, self.played)):
             for op, (start, end) in zip(order, times.tolist()):
                 for lane, (kind, d, s, i) in zip(("compute", "beside"), parts(op)):

@@ -103,7 +103,7 @@ def _split_tags(schedule: Schedule, stage: int, tags: Sequence) -> np.ndarray | 
     """bool[tags]: whether the backward of this micro-batch and chunk is split on a stage; None: none is."""
     if not schedule.split_backward:
         return None
-    per_direction = schedule.micro_batches // schedule.directions
+    per_direction = schedule.micro_batches_of_direction
     halves = {
         (op[3] + op[1] * per_direction, schedule.chunk_of(op[1], op[2]))
         for op in schedule.orders[stage]

@@ -52,7 +52,7 @@ def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
     known: dict[tuple, Part] = {}
 
     def footprint(part: StagePart, shares: Shares) -> Part:
-        key = (replace(part, layer=-1), shares)
+        key = (part.alike, shares)
         if key not in known:
             own = (part.architecture(architecture), part.shard(architecture, shard))
             known[key] = layer_part(*own, part.kind, shares) if part.role == "layer" else _EDGE[part.role](*own, shares)

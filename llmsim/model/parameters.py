@@ -192,15 +192,14 @@ def mtp_parameters(arch: Architecture) -> EdgeParameters:
 
 
 def projector_parameters(arch: Architecture) -> EdgeParameters:
-    """The encoder's final norm and the projector's matrices, of which tensor parallelism splits all but the biases of
-    those that it splits by rows (every second one)."""
+    """The projector's matrices; tensor parallelism splits all but the biases of those that it splits by rows (every
+    second one)."""
     assert arch.encoder is not None
     bias = arch.projector.bias
     shapes = arch.projector.shapes(arch.encoder.hidden, arch.hidden)
-    by_rows = sum(outputs for _, outputs in shapes[1::2]) * bias
     sharded = sum(inputs * outputs for inputs, outputs in shapes)
     sharded += sum(outputs for _, outputs in shapes[::2]) * bias
-    return EdgeParameters(sharded, by_rows + norm_parameters(arch.encoder) * arch.encoder.final_norm)
+    return EdgeParameters(sharded, sum(outputs for _, outputs in shapes[1::2]) * bias)
 
 
 def parameter_ledger(arch: Architecture, max_positions: int | None = None) -> Ledger:
@@ -240,7 +239,7 @@ def parameter_ledger(arch: Architecture, max_positions: int | None = None) -> Le
     if arch.encoder:
         encoder = parameter_ledger(arch.encoder, arch.image_positions)
         add("encoder", encoder.total, encoder.active)
-        add("projector", projector_parameters(arch).total - norm_parameters(arch.encoder) * arch.encoder.final_norm)
+        add("projector", projector_parameters(arch).total)
     return Ledger(tuple(Row(name, count, active) for name, (count, active) in counts.items() if count))
 
 

@@ -1,8 +1,8 @@
 """What passes between pipeline stages: activations forward, gradients back, and the signals that they have arrived."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from llmsim.engine.plan import Fragment, Item, Plan
 from llmsim.errors import UserError
@@ -29,29 +29,14 @@ class Arrivals:
     @classmethod
     def reserved(cls, plan: Plan, schedule: Schedule, iterations: int, stage_of: Sequence[int]) -> "Arrivals":
         """With signals of the plan for classes of these stages."""
-        numbers = Arrivals(schedule, iterations, ()).numbers
-        held = [0] * schedule.stages
-        for direction, stage in numbers:
-            held[schedule.rank_of(direction, stage)] += 1
-        each = 2 * (schedule.micro_batches // schedule.directions) * iterations
+        held = Counter(rank for ranks in schedule.placement for rank in ranks)
+        each = 2 * schedule.micro_batches_of_direction * iterations
         return cls(schedule, iterations, [plan.new_signals(held[stage] * each) for stage in stage_of])
-
-    @cached_property
-    def numbers(self) -> dict[tuple[int, int], int]:
-        """(direction, virtual stage) -> which one it is of those that its rank holds."""
-        held = [0] * self.schedule.stages
-        result = {}
-        for direction in range(self.schedule.directions):
-            for stage in range(self.schedule.virtual_stages):
-                rank = self.schedule.rank_of(direction, stage)
-                result[direction, stage] = held[rank]
-                held[rank] += 1
-        return result
 
     def first(self, number: int, kind: str, direction: int, stage: int) -> int:
         """The signal of micro-batch 0 in iteration 0; those of the next micro-batches follow, `iterations` for each."""
-        place = 2 * self.numbers[direction, stage] + (kind == "B")
-        return self.bases[number] + place * (self.schedule.micro_batches // self.schedule.directions) * self.iterations
+        place = 2 * self.schedule.chunk_of(direction, stage) + (kind == "B")
+        return self.bases[number] + place * self.schedule.micro_batches_of_direction * self.iterations
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class _Contents:
         return self._of(part)[0]
 
     def _of(self, part: StagePart) -> tuple[LayerSteps, Shares]:
-        alike = replace(part, layer=-1)
+        alike = part.alike
         if alike not in self.known:
             whole = self.scenario.resolve().architecture
             shares = Shares(0.0, 0.0) if part.shared and part.stack == "mtp" else self._shares(part, whole)
@@ -102,8 +102,11 @@ class _Contents:
                 edge = EdgeParameters(edge.sharded, 0)
         elif part.role == "head":
             edge = head_parameters(arch, copy_tied=not part.shared)
+        elif part.role == "mtp":
+            edge = mtp_parameters(arch)
         else:
-            edge = projector_parameters(arch) if part.role == "projector" else mtp_parameters(arch)
+            edge, norm = projector_parameters(whole), head_parameters(whole.encoder)  # without a vocabulary
+            edge = EdgeParameters(edge.sharded, edge.replicated + norm.total)
         return Shares(edge.sharded / shard.tp + edge.replicated, 0.0)
 
     def _kept(self, part: StagePart) -> float:

@@ -94,15 +94,12 @@ class ClassProgram:
             if reduces and not self.options.accumulate_locally:
                 templates.reduced_at_once(d, s).place(self.plan, self.lanes, tag)  # computation waits for it
             return
-        *pieces, end = templates.in_buckets(kind, d, s)
+        pieces = templates.in_buckets(kind, d, s)
         for piece in pieces:
             ready = self.plan.new_signal()
-            self._place(piece.template, tag, waits, (), lane, ((ready, 0.0),))
+            self._place(piece.template, tag, waits, sent if piece is pieces[-1] else (), lane, ((ready, 0.0),))
             self._follow(piece.followed, tag, (ready,), reduced)
             waits = ()
-        ready = self.plan.new_signal()
-        self._place(end.template, tag, waits, sent, lane, ((ready, 0.0),))
-        self._follow(end.followed, tag, (ready,), reduced)
 
     def _follow(self, templates: tuple[Template, ...], tag: int, waits: tuple[int, ...], reduced: list[int]) -> None:
         """One after the other behind a piece of a pass."""

@@ -98,7 +98,7 @@ class PassTags:
         key = (direction, stage, micro_batch, iteration)
         found = self.known.get(key)
         if found is None:
-            number = micro_batch + direction * (self.schedule.micro_batches // self.schedule.directions)
+            number = micro_batch + direction * self.schedule.micro_batches_of_direction
             tag = Tag(number, self.schedule.chunk_of(direction, stage), iteration)
             found = self.known[key] = self.tags.number(tag)
         return found

@@ -35,9 +35,14 @@ class StagePart:
     recompute: str = "none"
     shared: bool = False
 
+    @property
+    def alike(self) -> "StagePart":
+        """The same for all layers that are alike."""
+        return replace(self, layer=-1)
+
     def architecture(self, whole: Architecture) -> Architecture:
         """Of its stack; a projector needs both stacks."""
-        return whole.encoder if self.stack == "encoder" and self.role != "projector" and whole.encoder else whole
+        return whole.encoder if self.stack == "encoder" and self.role != "projector" else whole
 
     def shard(self, whole: Architecture, shard: Shard) -> Shard:
         """How a rank that has `shard` of a decoder's layer computes this part."""

@@ -47,7 +47,10 @@ class PassTemplates:
     def whole(self, kind: str, d: int, s: int, scatter: bool = False, gather: bool = True) -> Template:
         """A pass in one piece."""
         key = (kind, d, s, scatter, gather)
-        return self._cached(key, lambda: self._company(kind, d, s, scatter, gather).whole(), kind)
+        if key not in self._known:
+            work = self._company(kind, d, s, scatter, gather).whole()
+            self._known[key] = self.compiler.compile(work, *_CALLED[kind])
+        return self._known[key]
 
     def in_buckets(self, kind: str, d: int, s: int) -> tuple[Piece, ...]:
         """A backward pass in pieces, one for each bucket of gradients."""
@@ -61,12 +64,10 @@ class PassTemplates:
         parameters = tuple(reversed(self.stages[d, s].parameters))
         extra = len(company.work.parts) - len(parameters)
         pieces, begin = [], 0
-        for number, count in enumerate(buckets(parameters, self.options.bucket)):
+        for count in buckets(parameters, self.options.bucket):
             end = begin + count
-            first = begin + extra if begin else 0
-            template = self._cached(
-                ("bucket", kind, d, s, number), lambda b=first, e=end + extra: company.piece(b, e), kind
-            )
+            work = company.piece(begin + extra if begin else 0, end + extra)
+            template = self.compiler.compile(work, *_CALLED[kind])
             share = sum(parameters[begin:end], Shares(0.0, 0.0))
             pieces.append(Piece(template, self._followed(share, count)))
             begin = end
@@ -93,11 +94,6 @@ class PassTemplates:
     def _op(self, step: Step, lane: str):
         kind = None if isinstance(step.work, Communication) else "optimizer"
         return self.compiler.costs.op(step, lane, -1, kind=kind)
-
-    def _cached(self, key: tuple, work, kind: str) -> Template:
-        if key not in self._known:
-            self._known[key] = self.compiler.compile(work(), *_CALLED[kind])
-        return self._known[key]
 
     # What is in a pass ---------------------------------------------------------------------------------------------
 

@@ -93,11 +93,11 @@ def check_encoder(s: Subject) -> Found:
     inner = arch.encoder
     if inner is None:
         return
-    widths = {"attention heads": inner.heads, "key/value heads": inner.kv_heads, "ffn_hidden": inner.ffn_hidden}
+    own = {"attention heads": inner.heads, "key/value heads": inner.kv_heads, "ffn_hidden": inner.ffn_hidden}
+    widths = {f"{name} {width} of the vision encoder": width for name, width in own.items()}
     widths |= {f"projector width {width}": width for width in (*arch.projector.hidden, arch.hidden)}
-    for name, width in widths.items():
+    for what, width in widths.items():
         if width % tp:
-            what = name if name.startswith("projector") else f"{name} {width} of the vision encoder"
             yield (
                 "parallelism.tp",
                 f"{tp} does not divide the {what} of {s.model_name}; expected a divisor, such as "

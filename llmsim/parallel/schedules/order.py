@@ -42,6 +42,11 @@ class Schedule:
         return len(self.placement)
 
     @property
+    def micro_batches_of_direction(self) -> int:
+        """Micro-batches that enter at each end."""
+        return self.micro_batches // self.directions
+
+    @property
     def virtual_stages(self) -> int:
         """Parts the model is cut into; the length of a per-stage list of times."""
         return len(self.placement[0])
