@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llmsim.cli import main
-from llmsim.fitting import Remedy, remedies, shortfall
+from llmsim.fitting import Remedy, remedies, shortfalls
 from llmsim.scenario import Scenario
 from llmsim.simulation import simulate
 
@@ -23,10 +23,10 @@ def scenario(**training):
 
 def test_shortfall_names_stage_category_and_amount():
     memory = simulate(scenario()).metrics["memory"]
-    missing = shortfall(memory)
+    (missing,) = shortfalls(memory)
     stage = max(memory["per_stage"], key=lambda entry: entry["peak_gib"])
     assert missing.missing_gib == pytest.approx(memory["peak_gib"] - memory["capacity_gib"]) and missing.missing_gib > 0
-    assert (missing.stage, missing.peak_gib) == (stage["stage"], memory["peak_gib"])
+    assert (missing.place, missing.number, missing.peak_gib) == ("gpu", stage["stage"], memory["peak_gib"])
     assert missing.category_gib == max(v for k, v in stage.items() if k not in ("stage", "peak_gib"))
     assert f"{missing.missing_gib:.1f} GiB more than" in str(missing)
 
@@ -46,7 +46,7 @@ def test_what_is_advised_fits_and_costs_what_is_said():
 
 def test_nothing_is_advised_where_nothing_is_missing():
     fitting = scenario(recompute="full", micro_batch=1).with_values({"parallelism.zero": 3})
-    assert shortfall(simulate(fitting).metrics["memory"]) is None
+    assert shortfalls(simulate(fitting).metrics["memory"]) == []
     assert remedies(fitting) == []
 
 

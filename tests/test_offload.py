@@ -4,6 +4,7 @@ import pytest
 
 import llmsim
 from llmsim.errors import ScenarioError
+from llmsim.fitting import remedies, shortfalls
 
 BASE = {
     "name": "offload",
@@ -120,3 +121,65 @@ def test_what_cannot_be_is_said_in_one_sentence(values, key):
     with pytest.raises(ScenarioError) as caught:
         run(**values)
     assert key in str(caught.value) and "expected" in str(caught.value) and "\n" not in str(caught.value)
+
+
+GIB = 2.0**30
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_a_node_keeps_its_share_of_states_and_gradients_in_its_memory(zero, nodes):
+    size = {"parallelism.zero": zero, "cluster.nodes": nodes, "training.global_batch": 64}
+    result = run(**{"training.offload.optimizer": "cpu", **size})
+    memory, parameters = result.metrics["memory"], result.metrics["parameters"]
+    assert memory["cpu"]["optimizer_gib"] * GIB == pytest.approx(12 * parameters / nodes)
+    assert memory["cpu"]["gradients_gib"] * GIB == pytest.approx(2 * parameters / nodes)
+    assert memory["cpu"]["capacity_gib"] * GIB == 2e12
+    assert "nvme" not in memory
+
+
+def test_disks_keep_states_and_the_cpu_the_gradients_it_reads():
+    values = {"parallelism.zero": 3, "training.offload.optimizer": "nvme", "training.offload.parameters": "nvme"}
+    result = run(**values)
+    memory, parameters = result.metrics["memory"], result.metrics["parameters"]
+    assert memory["nvme"]["peak_gib"] * GIB == pytest.approx((12 + 2) * parameters)
+    assert memory["cpu"]["peak_gib"] * GIB == pytest.approx(2 * parameters)
+
+
+def test_a_cpu_that_updates_fp32_parameters_has_a_copy_of_them():
+    values = {"training.precision": "fp32", "training.grad_dtype": "fp32", "training.offload.optimizer": "cpu"}
+    result = run(**values)
+    assert result.metrics["memory"]["cpu"]["peak_gib"] * GIB == pytest.approx(16 * result.metrics["parameters"])
+
+
+def test_activations_of_all_micro_batches_in_flight_are_away():
+    values = {"training.offload.activations": "cpu", "parallelism.pp": 2, "parallelism.zero": 1}
+    memory = run(**values).metrics["memory"]["cpu"]
+    # A layer keeps its input only. Four ranks a stage; the first has two micro-batches in flight, the last one; of the
+    # three layers of either the last stays.
+    one = 1024 * 4 * 2048 * 2
+    assert memory["peak_gib"] * GIB == memory["activations_gib"] * GIB == pytest.approx(4 * (2 + 1) * 2 * one)
+
+
+def test_what_a_node_has_no_room_for_does_not_fit_and_says_where():
+    values = {"training.offload.optimizer": "cpu", "cluster.overrides": {"node.cpu.memory": "4 GB"}}
+    memory = run(**values).metrics["memory"]
+    (short,) = shortfalls(memory)
+    assert not memory["fits"] and not memory["cpu"]["fits"] and memory["peak_gib"] < memory["capacity_gib"]
+    assert short.missing_gib == pytest.approx(14 * run().metrics["parameters"] / GIB - 4e9 / GIB)
+    assert "node 0 needs" in str(short) and "GiB of CPU memory" in str(short) and "optimizer states" in str(short)
+
+
+def test_the_way_out_of_a_full_node_is_the_gpu_or_its_disks():
+    values = {"training.offload.optimizer": "cpu", "cluster.overrides": {"node.cpu.memory": "4 GB"}}
+    found = remedies(llmsim.Scenario(**BASE).with_values(values))
+    assert {"training.offload.optimizer": "none"} in [each.settings for each in found]
+    disks = {**values, "cluster.overrides": {"node.cpu.memory": "4 GB", "node.nvme.capacity": "3 GB"}}
+    assert [
+        short.place for short in shortfalls(run(**{**disks, "training.offload.optimizer": "nvme"}).metrics["memory"])
+    ] == ["nvme"]
+
+
+def test_without_offloading_nodes_are_not_asked():
+    memory = run(**{"cluster.overrides": {"node.cpu.memory": "1 KB"}}).metrics["memory"]
+    assert memory["fits"] and "cpu" not in memory and "nvme" not in memory

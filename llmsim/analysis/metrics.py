@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from llmsim.memory.shortfall import shortfalls
 from llmsim.model.architecture import Architecture
 from llmsim.model.flops import model_flops_per_token
 from llmsim.model.parameters import parameter_ledger
@@ -58,20 +59,15 @@ def bubbles(
 
 
 def bottleneck(
-    breakdown: Mapping[str, float], memory: Mapping | None, memory_bound: float = 0.0, launching: float = 0.0
+    breakdown: Mapping[str, float], memory: Mapping, memory_bound: float = 0.0, launching: float = 0.0
 ) -> dict[str, str]:
     """What bounds the iteration, in the user's four words, and the figures that say so.
 
     memory_bound: the share of computing (0..1) that HBM bandwidth bounds, not arithmetic. Pipeline bubbles count as
     compute: GPUs that wait for other stages' computing; so does waiting for kernel launches (`launching`, s).
     """
-    if memory is not None and not memory["fits"]:
-        worst = max(memory["per_stage"], key=lambda stage: stage["peak_gib"])
-        return {
-            "bottleneck": "memory",
-            "bottleneck_reason": f"stage {worst['stage']} needs {worst['peak_gib']:.1f} GiB of "
-            f"{memory['capacity_gib']:.1f} GiB",
-        }
+    if short := shortfalls(memory):
+        return {"bottleneck": "memory", "bottleneck_reason": "; ".join(each.brief for each in short)}
     computing = breakdown["compute"] + breakdown["optimizer"] + breakdown["other"] - launching
     waiting = breakdown["bubble"]
     parts = {

@@ -90,10 +90,16 @@ def figures(scenario: "Scenario", metrics: dict[str, Any]) -> list[tuple[str, st
         ideal = metrics["bubble_over_ideal"]
         rows.append(("pipeline bubble", f"{metrics['bubble_fraction']:.1%} of the span, {ideal:.1%} of the ideal time"))
     if memory := metrics.get("memory"):
-        fits = "fits" if memory["fits"] else "DOES NOT FIT"
-        if memory["fits"] and memory["peak_gib"] > _TIGHT * memory["capacity_gib"]:
+        own = memory["peak_gib"] <= memory["capacity_gib"]
+        fits = "fits" if own else "DOES NOT FIT"
+        if own and memory["peak_gib"] > _TIGHT * memory["capacity_gib"]:
             fits = f"fits tightly: {memory['peak_allocated_gib']:.1f} GiB are tensors, the allocator's gaps shrink"
         rows.append(("memory", f"{memory['peak_gib']:.1f} of {memory['capacity_gib']:.1f} GiB, {fits}"))
+        for place, label in (("cpu", "CPU memory"), ("nvme", "disks")):
+            if store := memory.get(place):
+                fits = "fits" if store["fits"] else "DOES NOT FIT"
+                text = f"{store['peak_gib']:.1f} of {store['capacity_gib']:,.1f} GiB of a node, {fits}"
+                rows.append((label, text))
     if metrics.get("time_to_train_s"):
         bill = [f"${metrics['cost_usd']:,.0f}"] if metrics.get("cost_usd") else []
         bill += [f"{metrics['energy_kwh'] / 1000:,.1f} MWh"] if metrics.get("energy_kwh") else []
@@ -136,13 +142,14 @@ def _print_memory(out: "Console", metrics: dict[str, Any]) -> None:
 
 def _print_shortfall(out: "Console", metrics: dict[str, Any], remedies: "Sequence[Remedy] | None") -> None:
     """remedies: None where none were looked for, empty where none were found."""
-    from llmsim.fitting import shortfall
+    from llmsim.memory.shortfall import shortfalls
 
-    missing = shortfall(metrics["memory"]) if metrics.get("memory") else None
-    if missing is None:
+    missing = shortfalls(metrics["memory"]) if metrics.get("memory") else []
+    if not missing:
         return
     out.print("does not fit", style="bold")
-    out.print(f"  {missing}.", markup=False)
+    for each in missing:
+        out.print(f"  {each}.", markup=False)
     if remedies is None:
         out.print("  With --advise, changes that would make it fit are simulated, which takes longer than this run.")
         return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmsim.errors import UserError
 from llmsim.explaining.changes import Settings, changes
 from llmsim.explaining.critical import critical_path, on_path
+from llmsim.memory.shortfall import shortfalls
 from llmsim.program.what_if import FREE, WhatIf
 from llmsim.scenario import Scenario
 from llmsim.simulation import Result, simulate
@@ -142,7 +143,8 @@ def _twice_the_memory(scenario: Scenario, result: Result) -> Free:
             metrics = simulate(scenario.with_values(settings)).metrics
         except UserError:
             continue
-        if metrics["memory"]["peak_gib"] <= room:
+        memory = metrics["memory"]
+        if memory["peak_gib"] <= room and all(each.place == "gpu" for each in shortfalls(memory)):
             best = min(best, metrics["iteration_time_s"])
     return Free("twice the memory", "", best, 1 - best / now)
 

@@ -99,8 +99,15 @@ def _experts(scenario: Scenario) -> Iterator[Settings]:
 
 
 def _offload(scenario: Scenario) -> Iterator[Settings]:
-    if scenario.training.offload.optimizer == "none":
+    offload = scenario.training.offload
+    if offload.optimizer == "none":
         yield {"training.offload.optimizer": "cpu"}
+    # Where a node's own memory or its disks are short: back to the GPUs, or to the other of the two.
+    for short, other in (("cpu", "nvme"), ("nvme", "cpu")):
+        outside = [name for name in ("activations", "parameters", "optimizer") if getattr(offload, name) == short]
+        for place in ("none", other):
+            for number in range(1, len(outside) + 1):
+                yield {f"training.offload.{name}": place for name in outside[:number]}
 
 
 def _gradients(scenario: Scenario) -> Iterator[Settings]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from llmsim.errors import UserError
 from llmsim.fitting.changes import KINDS, Settings
+from llmsim.memory.shortfall import fullness
 from llmsim.scenario import Scenario
 from llmsim.simulation import simulate
 
@@ -58,7 +59,7 @@ def _flow(value: Any) -> str:
 
 @dataclass(frozen=True)
 class _Tried:
-    """One set of changes simulated. ratio: its peak over that of the scenario as it is."""
+    """One set of changes simulated. ratio: how full the fullest memory is, over the same of the scenario as it is."""
 
     kinds: frozenset[str]
     remedy: Remedy
@@ -66,9 +67,7 @@ class _Tried:
     ratio: float
 
 
-def remedies(
-    scenario: Scenario, count: int = 3, progress: Callable[[float], None] | None = None
-) -> list[Remedy]:
+def remedies(scenario: Scenario, count: int = 3, progress: Callable[[float], None] | None = None) -> list[Remedy]:
     """At most `count` changes that make a scenario fit, of different kinds, cheapest in GPU time first.
 
     Single changes are tried first, from mild to strong until one fits; then pairs, and in the end ever more of them
@@ -108,7 +107,7 @@ class _Trials:
         metrics = simulate(self.scenario).metrics
         self.fits = metrics["memory"]["fits"]
         self._time, self._gpus = metrics["iteration_time_s"], metrics["gpus"]
-        self._peak = metrics["memory"]["peak_gib"]
+        self._fullness = fullness(metrics["memory"])
         self._left = _TRIALS
 
     def __call__(self, kinds: frozenset[str], settings: Settings) -> _Tried | None:
@@ -123,7 +122,7 @@ class _Trials:
         time, peak = metrics["iteration_time_s"], metrics["memory"]["peak_gib"]
         slowdown = time / self._time
         remedy = Remedy(settings, time, peak, slowdown - 1, slowdown * metrics["gpus"] / self._gpus - 1)
-        return _Tried(kinds, remedy, metrics["memory"]["fits"], peak / self._peak)
+        return _Tried(kinds, remedy, metrics["memory"]["fits"], fullness(metrics["memory"]) / self._fullness)
 
 
 def _mild_to_strong(trial: _Trials, kind: str, settings: Iterator[Settings]) -> list[_Tried]:

@@ -149,6 +149,11 @@ class Footprint:
         return sum(part.waiting for part in self.parts)
 
     @property
+    def moved(self) -> float:
+        """Outside the GPU from its forward to its backward."""
+        return sum(part.moved for part in self.parts)
+
+    @property
     def parameters(self) -> Shares:
         return sum((part.parameters for part in self.parts), Shares(0.0, 0.0))
 

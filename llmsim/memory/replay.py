@@ -112,6 +112,21 @@ def _split_tags(schedule: Schedule, stage: int, tags: Sequence) -> np.ndarray | 
     return np.array([(tag.micro_batch, tag.chunk) in halves for tag in tags])
 
 
+def most_moved(lanes: Sequence[Passes], units: Sequence[int], memory: StageMemory) -> float:
+    """Bytes of activations that a rank has outside at once, at most: from a forward's begin to its backward's end."""
+    moved = np.array([memory.footprints[unit].moved for unit in units])
+    if not moved.any():
+        return 0.0
+    times, changes = [], []
+    for passes in lanes:
+        size = moved[np.maximum(passes.chunk, 0)]
+        out, back = passes.kind == _FORWARD, passes.kind == _BACKWARD
+        times += [passes.start[out], passes.end[back]]
+        changes += [size[out], -size[back]]
+    moments, deltas = np.concatenate(times), np.concatenate(changes)
+    return float(np.cumsum(deltas[np.lexsort((deltas, moments))]).max())
+
+
 def curve(lanes: Sequence[Passes], units: Sequence[int], memory: StageMemory, held: float) -> Curve:
     """What the passes of one rank hold over time, beside its model states.
 

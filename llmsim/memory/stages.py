@@ -72,6 +72,7 @@ def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
         expert_ranks=layout.edp,
         copies=_copies(shard, scenario),
         gathered=0.0 if sharding is None or sharding.reshard else sharding.param_bytes,
+        copied=options.grad_bytes,
         optimizer_outside=training.offload.optimizer != "none",
         parameters_outside=training.offload.parameters != "none",
     )

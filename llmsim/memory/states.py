@@ -37,7 +37,7 @@ class Keeping:
     weight: of the copy that computes. gradient: of the buffer that gradients add up in. zero: 0-3. ranks and
     expert_ranks share the dense parameters and the experts. copies: extra low-precision copies (fp8), bytes.
     gathered: of sharded parameters that stay whole through the iteration. outside: what is offloaded; sharded gradients
-    go to the optimizer as they come (ZeRO-Offload, arXiv 2101.06840).
+    go to the optimizer as they come (ZeRO-Offload, arXiv 2101.06840), which reads them in `copied` bytes.
     """
 
     weight: float
@@ -48,6 +48,7 @@ class Keeping:
     expert_ranks: int = 1
     copies: float = 0.0
     gathered: float = 0.0
+    copied: float = 0.0
     optimizer_outside: bool = False
     parameters_outside: bool = False
 
@@ -66,8 +67,7 @@ class Keeping:
         Fully sharded (stage 3), the shard of the weights is the fp32 master itself and gradients take its type, as in
         FSDP: 4 + 4 + 8 bytes with Adam, the same 16 that ZeRO's 2 + 2 + 12 come to.
         """
-        sharded = shares.dense / self.ranks + shares.expert / self.expert_ranks
-        whole = shares.total
+        sharded, whole = self._sharded(shares), shares.total
         if self.zero >= 3 and self.optimizer_outside:
             own = 0.0 if self.parameters_outside else sharded * self.weight
             return States(own + whole * self.gathered, 0.0, 0.0)
@@ -79,3 +79,15 @@ class Keeping:
             (sharded * (not self.optimizer_outside) if self.zero >= 2 else whole) * self.gradient,
             (sharded if self.zero >= 1 else whole) * (self.master + self.state) * (not self.optimizer_outside),
         )
+
+    def outside(self, shares: Shares) -> States:
+        """What the same rank keeps in CPU memory or on disks: 2Ψ + 12Ψ of fp16 training (ZeRO-Offload, section 3)."""
+        if not self.optimizer_outside:
+            return States(0.0, 0.0, 0.0)
+        own = self._sharded(shares) if self.zero else shares.total
+        # A CPU updates fp32 parameters of its own; parameters that live outside are those, where they are fp32.
+        apart = self.parameters_outside and self.weight < 4
+        return States(own * self.weight * apart, own * self.copied, own * (memory_constants().master + self.state))
+
+    def _sharded(self, shares: Shares) -> float:
+        return shares.dense / self.ranks + shares.expert / self.expert_ranks

@@ -9,8 +9,9 @@ import numpy as np
 
 from llmsim.catalogue.memory_constants import memory_constants
 from llmsim.engine.player import Played
-from llmsim.memory.replay import DYNAMIC, Curve, Replay, curve
-from llmsim.memory.stages import stage_memory
+from llmsim.memory.outside import Store, stores
+from llmsim.memory.replay import DYNAMIC, Curve, Replay, curve, most_moved
+from llmsim.memory.stages import StageMemory, stage_memory
 from llmsim.memory.states import States
 from llmsim.program.build import Program
 from llmsim.program.gradients import Shares
@@ -83,11 +84,15 @@ class ClassMemory:
 
 @dataclass(frozen=True)
 class Memory:
-    """classes: one entry a rank class. total: bytes of the device; context: of it, what is gone before training."""
+    """classes: one entry a rank class. total: bytes of the device; context: of it, what is gone before training.
+
+    outside: CPU memory and disks of the nodes, where something is offloaded to them.
+    """
 
     classes: tuple[ClassMemory, ...]
     total: float
     context: float
+    outside: dict[str, Store]
 
     @property
     def capacity(self) -> float:
@@ -108,7 +113,7 @@ class Memory:
         return {
             "capacity_gib": self.capacity / GIB,
             "peak_gib": worst.peak / GIB,
-            "fits": worst.peak <= self.capacity,
+            "fits": worst.peak <= self.capacity and all(store.fits for store in self.outside.values()),
             "peak_allocated_gib": max(entry.allocated for entry in self.classes) / GIB,
             "peak_reserved_gib": max(entry.in_allocator for entry in self.classes) / GIB,
             "peak_device_gib": (worst.peak + self.context) / GIB,
@@ -118,7 +123,7 @@ class Memory:
                 | {"peak_gib": entry.peak / GIB}
                 for stage, entry in sorted(stages.items())
             ],
-        }
+        } | {place: store.summary for place, store in self.outside.items()}
 
     @cached_property
     def frame(self) -> "pd.DataFrame":
@@ -159,29 +164,32 @@ def memory_of(scenario: Scenario, program: Program, played: Played) -> Memory:
     replay, classes = Replay(program, played), program.classes
     total = scenario.resolve().topology.gpu.memory_bytes
     room = total - constants.context
-    known: dict[int, tuple[list[int], States, float, float]] = {}
-    entries = []
+    known: dict[int, tuple[list[int], Shares, float]] = {}
+    entries, outside, moved = [], [], []
     for number, rank in enumerate(classes.representative.tolist()):
         stage = int(program.stage_of[number])
         if stage not in known:
             known[stage] = _of_stage(program, stage, memory)
-        units, states, held = known[stage]
+        units, shares, held = known[stage]
+        passes = replay.passes(number)
+        outside.append(memory.keeping.outside(shares))
+        moved.append(most_moved(passes, units, memory))
         entries.append(
             ClassMemory(
                 rank=rank,
                 stage=stage,
-                states=states,
-                curve=curve(replay.passes(number), units, memory, held),
+                states=memory.keeping.of(shares),
+                curve=curve(passes, units, memory, held),
                 buffers=communicators(program.groups[number]) * constants.nccl,
                 workspaces=constants.workspaces,
                 room=room,
             )
         )
-    return Memory(tuple(entries), total, constants.context)
+    return Memory(tuple(entries), total, constants.context, stores(scenario, program, outside, moved))
 
 
-def _of_stage(program: Program, stage: int, memory) -> tuple[list[int], States, float]:
-    """Virtual stages of a pipeline rank by chunk, its model states, and the parameters its optimizer updates."""
+def _of_stage(program: Program, stage: int, memory: StageMemory) -> tuple[list[int], Shares, float]:
+    """Virtual stages of a pipeline rank by chunk, their parameters, and how many of them its optimizer updates."""
     schedule = program.schedule
     units = {
         schedule.chunk_of(direction, unit): unit
@@ -195,7 +203,7 @@ def _of_stage(program: Program, stage: int, memory) -> tuple[list[int], States, 
     held = shares.total
     if keeping.zero:
         held = shares.dense / keeping.ranks + shares.expert / keeping.expert_ranks
-    return order, keeping.of(shares), held
+    return order, shares, held
 
 
 def communicators(groups: Mapping[str, Any]) -> int:

@@ -47,6 +47,7 @@ class Program:
     groups: list[dict[str, ClassGroup]]
     stages: tuple[StageProgram, ...]
     traffic: dict[str, Traffic]
+    gpu_of_rank: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Builder(Ranks):
             plan.lanes = self._jittered(plan.lanes, labels.values, tags.values)
         return Program(
             plan, labels.values, tags.values, classes, stage_of, self.schedule, self.cluster, groups, self.stages,
-            self.traffic,
+            self.traffic, self.gpu_of_rank,
         )  # fmt: skip
 
     @property

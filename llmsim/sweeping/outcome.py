@@ -21,6 +21,7 @@ def run_point(scenario: "Scenario", point: Mapping[str, Any]) -> Row:
 
     status: ok; out_of_memory (metrics are given all the same); invalid (a `UserError`); failed (a bug in llmsim).
     """
+    from llmsim.memory.shortfall import shortfalls
     from llmsim.simulation import simulate
 
     try:
@@ -31,17 +32,9 @@ def run_point(scenario: "Scenario", point: Mapping[str, Any]) -> Row:
     except Exception as error:
         kind = "" if isinstance(error, LlmsimError) else f"{type(error).__name__}: "
         return {"status": "failed", "reason": f"{kind}{error}"}
-    memory = metrics.get("memory")
-    fits = memory is None or memory.get("fits", True)
-    row: Row = {"status": "ok" if fits else "out_of_memory", "reason": "" if fits else too_large(memory)}
+    short = "; ".join(each.brief for each in shortfalls(metrics["memory"]))
+    row: Row = {"status": "out_of_memory" if short else "ok", "reason": short}
     return row | flatten(metrics)
-
-
-def too_large(memory: Mapping[str, Any]) -> str:
-    """Which stage needs more than there is."""
-    stages = memory.get("per_stage") or [{"stage": 0, "peak_gib": memory["peak_gib"]}]
-    worst = max(stages, key=lambda stage: stage["peak_gib"])
-    return f"stage {worst['stage']} needs {worst['peak_gib']:.1f} GiB of {memory['capacity_gib']:.1f} GiB"
 
 
 def flatten(metrics: Mapping[str, Any], prefix: str = "") -> Row:
