@@ -30,6 +30,20 @@ def max_min_speeds(
     return fill(demands, paces, left)[0]
 
 
+def alone(needs: Sequence[tuple[int, float]], left: Mapping[int, float]) -> tuple[float, list[int]]:
+    """The same as `fill` for one activity: its speed, and the resources that are full then if it is below 1."""
+    speed, shares = 1.0, []
+    for resource, amount in needs:
+        if amount > 0:
+            share = max(left[resource], 0.0) / amount
+            shares.append((resource, share))
+            if share < speed:
+                speed = share
+    if speed >= 1.0 - _SAME:
+        return 1.0, []
+    return speed, [resource for resource, share in shares if share <= speed * (1.0 + NEARLY)]
+
+
 def fill(
     demands: Sequence[Sequence[tuple[int, float]]],
     paces: Sequence[float],

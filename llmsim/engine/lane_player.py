@@ -65,8 +65,15 @@ class LanePlayer:
         stage = self.stage
         for offset in fragment.signals:
             stage.fire(base + offset)
+        fired, waiting = stage.fired, stage.waiting
         for signal, delay in signals:
-            stage.fire_later(signal, delay)
+            if delay > 0.0:
+                stage.fire_later(signal, delay)
+                continue
+            fired[signal] = 1  # as `fire`, which is called too often to be called
+            if signal in waiting:
+                for player in waiting.pop(signal):
+                    player.next_item()
 
     def _begin_op(self) -> None:
         _, self.parts, meeting = self.ops[self.op_index]
@@ -92,13 +99,17 @@ class LanePlayer:
         stage = self.stage
         self.part = part = self.parts[self.part_index]
         repeat, latency, seconds, demands, _ = part
-        load, limit, users = stage.load, stage.limit, stage.users
-        for resource, amount in demands:
-            total = load[resource] + amount
-            load[resource] = total
-            users[resource][self] = amount
-            if total > limit[resource]:
-                stage.crowd(resource)
+        if demands:
+            load, limit, users, crowded = stage.load, stage.limit, stage.users, False
+            for resource, amount in demands:
+                total = load[resource] + amount
+                load[resource] = total
+                users[resource][self] = amount
+                if total > limit[resource]:
+                    crowded = True
+                    if resource not in stage.crowded:
+                        stage.crowd(resource)
+            if crowded:
                 stage.begun[self] = None
         if not stage.steps and repeat > 1:
             repeat, latency, seconds = 1, latency * repeat, seconds * repeat
@@ -128,7 +139,7 @@ class LanePlayer:
         stage = self.stage
         load, limit, users = stage.load, stage.limit, stage.users
         for resource, amount in demands:
-            if load[resource] > limit[resource]:
+            if load[resource] > limit[resource] and resource not in stage.crowded:
                 stage.crowd(resource)
             load[resource] -= amount
             del users[resource][self]

@@ -107,10 +107,7 @@ class Stage:
                 player.next_item()
 
     def fire_later(self, signal: int, delay: float) -> None:
-        if delay <= 0.0:
-            self.fire(signal)
-        else:
-            self.env.timeout(delay).callbacks.append(lambda _: self.fire(signal))
+        self.env.timeout(delay).callbacks.append(lambda _: self.fire(signal))
 
     def _change(self, resource: int, capacity: float) -> None:
         self.sharing.change(resource, capacity)

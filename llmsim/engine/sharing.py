@@ -6,10 +6,10 @@ choose speeds for the activities at the resources that changed, with all others 
 others that lose their reason or that stand in the way of one; in the end every activity has its reason.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from llmsim.engine.fairness import NEARLY, fill
+from llmsim.engine.fairness import NEARLY, alone, fill
 
 if TYPE_CHECKING:
     from llmsim.engine.lane_player import LanePlayer
@@ -41,17 +41,16 @@ class Sharing:
         """
         chosen = {player: None for player in begun if player.part is not None}
         for resource in resources:
-            taken, bound = 0.0, []
-            for player, amount in self.users[resource].items():
-                if player not in chosen:
-                    taken += amount * player.speed
-                    if player.reason == resource:
-                        bound.append(player)
-            if taken > self.limit[resource]:  # its capacity has shrunk
-                chosen |= dict.fromkeys(self.users[resource])
-            for player in bound:
-                if not self._is_reason(resource, player, {}):
+            users, limit = self.users[resource], self.limit[resource]
+            # What this resource holds back; where more is asked for than there is, also what nothing holds back yet.
+            crowded, taken = self.load[resource] > limit, 0.0
+            for player, amount in users.items():
+                if player.reason == resource or (crowded and player.reason == NONE):
                     chosen[player] = None
+                else:
+                    taken += amount * player.speed
+            if taken > limit:  # its capacity has shrunk
+                chosen |= dict.fromkeys(users)
         while chosen:
             new, reasons, more = self._shared(chosen)
             if not more:
@@ -64,8 +63,12 @@ class Sharing:
 
     def _contested(self, player: "LanePlayer") -> list[tuple[int, float]]:
         """Its demands on resources on which more is asked for than there is."""
-        load, limit = self.load, self.limit
-        return [need for need in player.part.demands if load[need[0]] > limit[need[0]]]
+        load, limit, needs = self.load, self.limit, []
+        for need in player.part.demands:
+            resource = need[0]
+            if load[resource] > limit[resource]:
+                needs.append(need)
+        return needs
 
     def _shared(
         self, chosen: dict["LanePlayer", None]
@@ -74,7 +77,7 @@ class Sharing:
         chosen too."""
         demands = {player: self._contested(player) for player in chosen}
         left, beside = self._left_by_others(demands)
-        speeds, frozen = fill(list(demands.values()), [player.part.pace for player in chosen], left)
+        speeds, frozen = self._filled(demands, left, beside)
         new: dict[LanePlayer, float] = {}
         reasons: dict[LanePlayer, int] = {}
         more: dict[LanePlayer, None] = {}
@@ -105,6 +108,35 @@ class Sharing:
                         else:
                             reasons[other] = found
         return new, reasons, more
+
+    def _filled(
+        self,
+        demands: dict["LanePlayer", list[tuple[int, float]]],
+        left: dict[int, float],
+        beside: dict[int, list["LanePlayer"]],
+    ) -> tuple[list[float], list[Collection[int]]]:
+        """As `fill`; those that meet no other of the chosen, most of them, are not worth its trouble."""
+        single = {resource for resource, others in beside.items() if len(others) + 1 == len(self.users[resource])}
+        speeds: list[float] = []
+        frozen: list[Collection[int]] = []
+        together = []
+        for index, needs in enumerate(demands.values()):
+            speed, full = 1.0, ()
+            for resource, _ in needs:
+                if resource not in single:
+                    together.append(index)
+                    break
+            else:
+                if needs:
+                    speed, full = alone(needs, left)
+            speeds.append(speed)
+            frozen.append(full)
+        if together:
+            needs, players = list(demands.values()), list(demands)
+            found = fill([needs[i] for i in together], [players[i].part.pace for i in together], left)
+            for index, speed, full in zip(together, *found):
+                speeds[index], frozen[index] = speed, full
+        return speeds, frozen
 
     def _left_by_others(
         self, demands: dict["LanePlayer", list[tuple[int, float]]]
