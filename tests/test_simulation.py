@@ -9,6 +9,7 @@ import llmsim
 from llmsim.errors import UserError
 from llmsim.model.flops import hardware_flops_per_token
 from llmsim.plots.memory import memory_levels
+from llmsim.program import blocks
 
 TINY = {"layers": 8, "hidden": 1024, "heads": 16, "vocab": 32000, "position": "rope", "tied_embeddings": False}
 
@@ -157,3 +158,23 @@ def test_a_link_that_never_comes_back_is_the_users_doing():
         llmsim.simulate(scenario(faults=[down]))
     again = llmsim.simulate(scenario(faults=[{**down, "until": 0.1}])).metrics["iteration_time_s"]
     assert again > llmsim.simulate(scenario()).metrics["iteration_time_s"]
+
+
+@pytest.mark.parametrize("layout", [{"tp": 2, "sequence_parallel": False}, {"tp": 2, "zero": 3}])
+def test_equal_passes_of_many_classes_are_measured_once(monkeypatch, layout):
+    measured = []
+
+    def counted(*given):
+        measured.append(given)
+        return measure(*given)
+
+    measure = blocks.measure
+    monkeypatch.setattr(blocks, "measure", counted)
+    counts = []
+    for fold in ("auto", "off"):
+        result = llmsim.simulate(scenario(parallelism=layout, simulation={"detail": "block", "fold": fold}))
+        counts.append((len(measured), result.metrics["simulation"]["classes"]))
+        measured.clear()
+    (folded, classes), (unfolded, ranks) = counts
+    assert classes < ranks == 16
+    assert folded == unfolded > 0

@@ -3,7 +3,7 @@
 Equal layers are measured once: a block of a plain pass is the sum of its layers, each played alone by the engine.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -57,9 +57,11 @@ class PassCompiler:
             return Template((("compute", Fragment(())),), 0)
         if self.blocks and self.team.alike:
             if work.closed:
-                parts = [self._block(steps) for _, steps in work.parts if steps]
+                # Layers come as the same tuples again and again; comparing their steps would take longer than the rest.
+                parts = [self._block(steps, id(steps)) for _, steps in work.parts if steps]
             else:
-                parts = [self._block(tuple(work.flat()[0]))]
+                steps = tuple(work.flat()[0])
+                parts = [self._block(steps, steps)]
             op = self._op(_in_series(parts), name, phase)
             return Template((("compute", Fragment((op,))),), 0)
         steps, layers = work.flat()
@@ -74,8 +76,8 @@ class PassCompiler:
         pace = pace_of(amount / capacities[resource] for resource, amount in demands if resource in own)
         return Op(self.costs.labels.number(label), (Part(1, 0.0, block.seconds, demands, pace),), meeting)
 
-    def _block(self, steps: tuple[Step, ...]) -> Block:
-        key = (self.signature, id(steps))
+    def _block(self, steps: tuple[Step, ...], name: Hashable) -> Block:
+        key = (self.signature, name)
         if key not in self.known:
             self.known[key] = (self._measure(steps), steps)  # holding the steps keeps their id taken
         return self.known[key][0]

@@ -1,6 +1,7 @@
 """Templates of the passes of one rank class, with what runs beside them, and of steps in series; each made once."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from llmsim.engine.plan import Fragment
 from llmsim.model.work import Communication, Step
@@ -105,9 +106,8 @@ class PassTemplates:
         }[kind]()  # fmt: skip
         if not self.options.gather_boundary or kind == "W" or not self.boundary.receives(kind, d, s):
             return work
-        gather = Communication("all_gather", "tp", self.options.gather_boundary)
         phase = "forward" if kind == "F" else "backward"
-        return Pass(((-1, (Step("gather received", gather, "tp", phase),)), *work.parts))
+        return Pass(((-1, _gather_received(self.options.gather_boundary, phase)), *work.parts))
 
     def _company(self, kind: str, d: int, s: int, scatter: bool = False, gather: bool = True) -> Company:
         """A pass with what runs beside it: parameters gathered, gradients scattered, state moved in and out."""
@@ -139,3 +139,8 @@ class PassTemplates:
         if offloading is None or offloading.parameters == "none" or not size:
             return []
         return [offloading.fetch(size, sharding.param_bytes, phase)]
+
+
+@lru_cache(maxsize=64)  # blocks of steps are known by the tuple's identity
+def _gather_received(size: float, phase: str) -> tuple[Step, ...]:
+    return (Step("gather received", Communication("all_gather", "tp", size), "tp", phase),)
