@@ -83,9 +83,12 @@ class LanePlayer:
             self._begin_part()
 
     def _meet(self, meeting: int) -> bool:
-        """Whether all members of the meeting are there; then this player plays the op for all of them."""
+        """Whether all members of the meeting are there; then this player plays the op for all of them.
+
+        Lanes of different names meet apart: what a class plays in one lane is not what others wait for in another.
+        """
         stage = self.stage
-        arrived = stage.arrived[meeting]
+        arrived = stage.arrived.setdefault((meeting, self.lane.name), [])
         if len(arrived) + 1 < stage.plan.meetings[meeting]:
             arrived.append(self)
             return False

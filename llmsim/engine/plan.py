@@ -78,7 +78,7 @@ class CapacityChange:
 class Plan:
     """Everything that happens: resources by capacity, lanes, and how many signals and meetings there are.
 
-    `meetings[i]` is the number of lanes that take part in meeting i. A negative capacity is not allowed; a capacity
+    `meetings[i]` is the number of lanes that take part in meeting i, which those of each name hold apart. A negative capacity is not allowed; a capacity
     of 0 stops what needs the resource until a `CapacityChange`.
     """
 

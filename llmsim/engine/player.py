@@ -63,7 +63,7 @@ class Stage:
         self.load, self.limit, self.users = self.sharing.load, self.sharing.limit, self.sharing.users
         self.fired = bytearray(plan.signals)
         self.waiting: dict[int, list[LanePlayer]] = {}
-        self.arrived: list[list[LanePlayer]] = [[] for _ in plan.meetings]
+        self.arrived: dict[tuple[int, str], list[LanePlayer]] = {}
         self.players = [LanePlayer(self, lane) for lane in plan.lanes]
         self.crowded: dict[int, None] = {}  # resources to share out anew at this instant
         self.begun: dict[LanePlayer, None] = {}  # activities that have begun there at this instant

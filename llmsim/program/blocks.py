@@ -71,7 +71,7 @@ class PassCompiler:
         resources = self.team.resources
         label = Label(name, "compute", "compute", phase, -1, "", block.flops, block.bytes, -1, block.shares, block.sent)
         demands = tuple((resources[place], amount) for place, amount in block.demands)
-        meeting = self.costs.meeting("pass", tuple(member.number for member in self.team.members), "compute")
+        meeting = self.costs.meeting("pass", tuple(member.number for member in self.team.members))
         own, capacities = resources_of(self.costs.number), self.costs.plan.capacities
         pace = pace_of(amount / capacities[resource] for resource, amount in demands if resource in own)
         return Op(self.costs.labels.number(label), (Part(1, 0.0, block.seconds, demands, pace),), meeting)

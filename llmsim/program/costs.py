@@ -72,7 +72,7 @@ class ClassCosts:
         parts = self.known.get(key)
         if parts is None:
             parts = self.known[key] = self._parts(place, work)
-        meeting = self.meeting(place.kind, place.classes, lane) if place.group.ranks > 1 else -1
+        meeting = self.meeting(place.kind, place.classes) if place.group.ranks > 1 else -1
         kind = "p2p" if work.operation == "send_recv" else "collective"
         size, sent = float(work.size), self._sent(place, work)
         label = Label(step.name, kind, step.stream, step.phase, layer, work.group, 0.0, size, peer, sent=sent)
@@ -114,11 +114,11 @@ class ClassCosts:
             parts.append(feasible(part, self.plan.capacities))
         return tuple(parts) or (Part(1, 0.0, 0.0),)  # a group of one rank, or nothing to send
 
-    def meeting(self, kind: str, classes: tuple[int, ...], lane: str) -> int:
-        """Where the classes of a group wait for one another in a lane; -1 for a class alone."""
+    def meeting(self, kind: str, classes: tuple[int, ...]) -> int:
+        """Where the classes of a group wait for one another; -1 for a class alone."""
         if len(classes) == 1:
             return -1
-        key = (kind, classes, lane)
+        key = (kind, classes)
         if key not in self.meetings:
             self.meetings[key] = len(self.plan.meetings)
             self.plan.meetings.append(len(classes))
