@@ -161,9 +161,19 @@ def test_block_of_a_pass_equals_its_kernels():
         ],
         "tp": [Item(Fragment((op(0.5, [(0, 0.25)]),), (0,), (1,)), 0)],
     }
-    block = measure([1.0], lanes, 2)
-    assert block.seconds == pytest.approx(3.5)
-    assert block.demands[0][1] == pytest.approx((1 + 2 + 0.125) / 3.5)
+    measured = measure([1.0], lanes, 2)
+    assert measured.end(0) == pytest.approx(3.5)
+    assert measured.used == {0: {0: pytest.approx(1 + 2 + 0.125)}}
+
+
+def test_passes_measured_beside_each_other_are_told_apart():
+    lanes = {
+        "compute": [Item(Fragment((op(1.0, [(0, 1.0)]),)), 0)],
+        "beside": [Item(Fragment((op(1.0, [(0, 1.0)]),)), 1), Item(Fragment((op(2.0, [(0, 0.5)]),)), 2)],
+    }
+    measured = measure([1.0], lanes, 0)
+    assert [measured.end(tag) for tag in (0, 1, 2, 3)] == pytest.approx([2.0, 2.0, 4.0, 0.0])
+    assert [measured.used[tag][0] for tag in (0, 1, 2)] == pytest.approx([1.0, 1.0, 1.0])
 
 
 def test_ledger_labels_every_second_once():

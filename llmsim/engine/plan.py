@@ -78,8 +78,8 @@ class CapacityChange:
 class Plan:
     """Everything that happens: resources by capacity, lanes, and how many signals and meetings there are.
 
-    `meetings[i]` is the number of lanes that take part in meeting i, which those of each name hold apart. A negative capacity is not allowed; a capacity
-    of 0 stops what needs the resource until a `CapacityChange`.
+    `meetings[i]` is the number of lanes that take part in meeting i; lanes of different names hold it apart. A negative
+    capacity is not allowed; a capacity of 0 stops what needs the resource until a `CapacityChange`.
     """
 
     capacities: list[float] = field(default_factory=list)

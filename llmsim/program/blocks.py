@@ -1,15 +1,16 @@
 """Compiles passes for one rank class: kernel by kernel, or (`detail: block`) as one op measured beforehand.
 
 Equal layers are measured once: a block of a plain pass is the sum of its layers, each played alone by the engine.
+Passes that run beside each other are measured together, since each computes while the other communicates.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from llmsim.catalogue.host_constants import HostCost
-from llmsim.engine.blocks import Measured, measure
+from llmsim.engine.blocks import measure
 from llmsim.engine.ledger import attribute, gaps
 from llmsim.engine.plan import Fragment, Item, Op, Part, Plan
 from llmsim.model.work import Step
@@ -33,6 +34,9 @@ class Block:
     sent: tuple[tuple[str, float, float], ...]  # as `Label.sent`
 
 
+_NOTHING = Template((("compute", Fragment(())),), 0)
+
+
 @dataclass(slots=True)
 class PassCompiler:
     """Templates of one class. `known` is shared by all classes: blocks of equal steps under equal costs."""
@@ -44,76 +48,130 @@ class PassCompiler:
     known: dict = field(default_factory=dict)
     host: HostCost = field(default_factory=HostCost)
 
-    def compile(self, work: Pass, name: str, phase: str) -> Template:
-        """The template of a pass; `name` and `phase` are what its block is called in the trace."""
-        template = self._compile(work, name, phase)
+    @property
+    def whole(self) -> bool:
+        """Whether passes are blocks."""
+        return self.blocks and self.team.alike
+
+    def compile(self, work: Pass, name: str, phase: str, apart: bool = False) -> Template:
+        """The template of a pass; `name` and `phase` are what its block is called in the trace.
+
+        apart: kernel by kernel in any case, since what runs beside it is not known.
+        """
+        template = self._compile(work, name, phase, apart)
         if self.host.free:
             return template
         steps = (step for _, part in work.parts for step in part)
         return replace(template, launch=launch_seconds(steps, self.host), phase=phase)
 
-    def _compile(self, work: Pass, name: str, phase: str) -> Template:
+    def compile_beside(
+        self, forward: Pass, backward: Sequence[Pass], called: Sequence[tuple[str, str]]
+    ) -> list[Template]:
+        """Blocks of a forward pass and of the pieces of a backward pass that begin together, in lanes of their own.
+
+        called: name and phase of the forward and of the backward.
+        """
+        runs = [tuple(work.flat()[0]) for work in (forward, *backward)]
+        key = (self.signature, "beside", *runs)
+        if key not in self.known:
+            self.known[key] = self._measure([runs[:1], runs[1:]])
+        names = [called[0], *(called[1] for _ in backward)]
+        return [self._template(block, *name) for block, name in zip(self.known[key], names)]
+
+    def _compile(self, work: Pass, name: str, phase: str, apart: bool) -> Template:
         if not any(steps for _, steps in work.parts):  # a stage without layers passes on what it gets
-            return Template((("compute", Fragment(())),), 0)
-        if self.blocks and self.team.alike:
+            return _NOTHING
+        if self.whole and not apart:
             if work.closed:
                 # Layers come as the same tuples again and again; comparing their steps would take longer than the rest.
                 parts = [self._block(steps, id(steps)) for _, steps in work.parts if steps]
             else:
                 steps = tuple(work.flat()[0])
                 parts = [self._block(steps, steps)]
-            op = self._op(_in_series(parts), name, phase)
-            return Template((("compute", Fragment((op,))),), 0)
+            return self._template(_in_series(parts), name, phase)
         steps, layers = work.flat()
         return compile_template(steps, lambda i, lane: self.costs.op(steps[i], lane, layers[i]))
 
-    def _op(self, block: Block, name: str, phase: str) -> Op:
+    def _template(self, block: Block, name: str, phase: str) -> Template:
         resources = self.team.resources
+        if not block.seconds:  # no steps
+            return _NOTHING
         label = Label(name, "compute", "compute", phase, -1, "", block.flops, block.bytes, -1, block.shares, block.sent)
         demands = tuple((resources[place], amount) for place, amount in block.demands)
         meeting = self.costs.meeting("pass", tuple(member.number for member in self.team.members))
         own, capacities = resources_of(self.costs.number), self.costs.plan.capacities
         pace = pace_of(amount / capacities[resource] for resource, amount in demands if resource in own)
-        return Op(self.costs.labels.number(label), (Part(1, 0.0, block.seconds, demands, pace),), meeting)
+        op = Op(self.costs.labels.number(label), (Part(1, 0.0, block.seconds, demands, pace),), meeting)
+        return Template((("compute", Fragment((op,))),), 0)
 
     def _block(self, steps: tuple[Step, ...], name: Hashable) -> Block:
         key = (self.signature, name)
         if key not in self.known:
-            self.known[key] = (self._measure(steps), steps)  # holding the steps keeps their id taken
-        return self.known[key][0]
+            self.known[key] = (self._measure([[steps]]), steps)  # holding the steps keeps their id taken
+        return self.known[key][0][0]
 
-    def _measure(self, steps: tuple[Step, ...]) -> Block:
-        costs = self.costs
-        template = compile_template(steps, lambda i, lane: self.team.op(steps[i], lane))
-        plan = Plan(capacities=costs.plan.capacities)
-        lanes: dict[str, list[Item]] = {}
-        template.place(plan, lanes, 0)
-        measured = measure(costs.plan.capacities, lanes, plan.signals)
+    def _measure(self, runs: Sequence[Sequence[tuple[Step, ...]]]) -> list[Block]:
+        """Blocks of all passes of these runs, each run a series of passes in a lane of its own, begun together."""
+        capacities, labels = self.costs.plan.capacities, self.costs.labels.values
+        plan, lanes = Plan(capacities=capacities), dict[str, list[Item]]()
+        tagged = [(lane, steps) for lane, run in zip(("compute", "beside"), runs) for steps in run]
+        for tag, (lane, steps) in enumerate(tagged):
+            template = compile_template(steps, lambda i, lane, steps=steps: self.team.op(steps[i], lane))
+            template.in_lane(lane).place(plan, lanes, tag)
+        measured = measure(capacities, lanes, plan.signals)
+        begin, spans = dict.fromkeys(lanes, 0.0), []
+        for tag, (lane, _) in enumerate(tagged):
+            spans.append((begin[lane], max(begin[lane], measured.end(tag))))
+            begin[lane] = spans[-1][1]
+        demands = [
+            {r: min(amount / (end - start), capacities[r]) for r, amount in measured.used.get(tag, {}).items()}
+            if end > start
+            else {}
+            for tag, (start, end) in enumerate(spans)
+        ]
+        _fit(demands, capacities)
         place = {resource: index for index, resource in enumerate(self.team.resources)}
-        demands = tuple((place[resource], amount) for resource, amount in measured.demands)
-        labels = costs.labels.values
-        used = [labels[int(row[0])] for rows in measured.rows.values() for row in rows]
-        return Block(
-            measured.seconds,
-            demands,
-            _shares(measured, labels),
-            sum(label.flops for label in used),
-            sum(label.bytes for label in used),
-            _together(label.sent for label in used),
-        )
+        blocks = []
+        for tag, ((lane, _), span) in enumerate(zip(tagged, spans)):
+            rows = {name: found[found[:, 1] == tag] for name, found in measured.rows.items()}
+            used = [labels[int(row[0])] for found in rows.values() for row in found]
+            blocks.append(
+                Block(
+                    span[1] - span[0],
+                    tuple((place[resource], amount) for resource, amount in sorted(demands[tag].items())),
+                    _shares(rows, lane, *span, labels),
+                    sum(label.flops for label in used),
+                    sum(label.bytes for label in used),
+                    _together(label.sent for label in used),
+                )
+            )
+        return blocks
 
 
-def _shares(measured: Measured, labels: list[Label]) -> tuple[float, ...]:
+def _fit(demands: list[dict[int, float]], capacities: Sequence[float]) -> None:
+    """Scale what a pass and those beside it demand to what there is: their sharing is in the measured times already."""
+    first, others = demands[0], demands[1:]
+    for resource, amount in first.items():
+        asked = amount + max((other.get(resource, 0.0) for other in others), default=0.0)
+        if asked > capacities[resource]:
+            for each in demands:
+                if resource in each:
+                    each[resource] *= capacities[resource] / asked
+
+
+def _shares(
+    rows: dict[str, np.ndarray], lane: str, begin: float, end: float, labels: list[Label]
+) -> tuple[float, ...]:
+    """Of one pass between begin and end (s), played in `lane` and others: shares as in `Block`."""
     seconds = np.zeros(len(CATEGORIES) + 1)
-    own = measured.rows["compute"]
+    own = rows.get(lane, np.empty((0, 4)))
     category = np.array([labels[int(label)].category for label in own[:, 0]], dtype=int)
     np.add.at(seconds, category, own[:, 3] - own[:, 2])
-    free = gaps(own[:, 2], own[:, 3], 0.0, measured.seconds)
-    lanes = [name for name in measured.rows if name != "compute"]
-    exposed, idle = attribute(*free, [(measured.rows[name][:, 2], measured.rows[name][:, 3]) for name in lanes])
+    free = gaps(own[:, 2], own[:, 3], begin, end)
+    lanes = [name for name in rows if name != lane and len(rows[name])]
+    exposed, idle = attribute(*free, [(rows[name][:, 2], rows[name][:, 3]) for name in lanes])
     for name, amount in zip(lanes, exposed):
-        rows = measured.rows[name]
-        seconds[labels[int(rows[0, 0])].category] += amount
+        seconds[labels[int(rows[name][0, 0])].category] += amount
     seconds[-1] += idle
     total = seconds.sum()
     return tuple((seconds / total).tolist()) if total else tuple(seconds.tolist())

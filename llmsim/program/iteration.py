@@ -12,7 +12,7 @@ from llmsim.program.data import Loader
 from llmsim.program.host import Launching, launch_seconds
 from llmsim.program.labels import PassTags
 from llmsim.program.options import Options
-from llmsim.program.pass_templates import PassTemplates
+from llmsim.program.pass_templates import PassTemplates, Piece, Wanted
 from llmsim.program.stage import StageProgram
 from llmsim.program.template import Template
 
@@ -55,51 +55,67 @@ class ClassProgram:
                 fresh = (direction, stage) not in first_use
                 first_use.add((direction, stage))
                 waits = gathered.get((direction, stage), ()) if fresh else ()
-                self._forward(direction, stage, micro_batch, iteration, waits, fresh)
+                (piece,) = self.templates.pieces(self._wanted_forward(direction, stage, fresh))
+                self._forward(piece.template, direction, stage, micro_batch, iteration, waits)
             else:
-                last = last_use.get((direction, stage)) == index
-                self._backward(kind, direction, stage, micro_batch, iteration, last, reduced)
+                wanted = self._wanted_backward(kind, direction, stage, last_use.get((direction, stage)) == index)
+                self._backward(wanted, self.templates.pieces(wanted), micro_batch, iteration, reduced)
         self._finish(iteration, reduced)
 
-    def _forward(self, d: int, s: int, i: int, iteration: int, waits: tuple[int, ...], fresh: bool) -> None:
+    def _wanted_forward(self, d: int, s: int, fresh: bool) -> Wanted:
         """`fresh`: the first forward of this virtual stage in the iteration."""
+        return Wanted("F", d, s, gather=fresh or self._reshards)
+
+    def _wanted_backward(self, kind: str, d: int, s: int, last: bool) -> Wanted:
+        """`last`: of this virtual stage in the iteration. Cut where each bucket is reduced beside the next one."""
+        makes_gradients = kind != "B" and (last or not self.options.accumulate_locally)
+        if self.options.sharding is not None:
+            return Wanted(kind, d, s, scatter=makes_gradients, gather=self._reshards)
+        cut = makes_gradients and self._reduces and self.options.overlap_reduce and bool(self.stages[d, s].parameters)
+        return Wanted(kind, d, s, cut=cut)
+
+    @property
+    def _reduces(self) -> bool:
+        return self.options.sharding is None and (self.closing.reducing or self.closing.on_cpu)
+
+    def _forward(
+        self, template: Template, d: int, s: int, i: int, iteration: int, waits: tuple[int, ...]
+    ) -> None:
         tag = self.tags.number(d, s, i, iteration)
         sent = self.boundary.send(self.lanes, "F", d, s, i, iteration, tag)
         waits = (*waits, *self.boundary.arrival("F", d, s, i, iteration))
         if s == 0 and self.loader is not None:
             waits = (*waits, self.loader.place(self.lanes, "compute", tag))
-        self._place(self.templates.whole("F", d, s, gather=fresh or self._reshards), tag, waits, sent, "compute")
+        self._place(template, tag, waits, sent, "compute")
 
     @property
     def _reshards(self) -> bool:
         return self.options.sharding is None or self.options.sharding.reshard
 
     def _backward(
-        self, kind: str, d: int, s: int, i: int, iteration: int, last: bool, reduced: list[int], lane: str = "compute"
+        self,
+        wanted: Wanted,
+        pieces: tuple[Piece, ...],
+        i: int,
+        iteration: int,
+        reduced: list[int],
+        lane: str = "compute",
     ) -> None:
+        kind, d, s = wanted.kind, wanted.direction, wanted.stage
         tag = self.tags.number(d, s, i, iteration)
         waits, sent = (), ()
         if kind != "W":
             waits = self.boundary.arrival("B", d, s, i, iteration)
             sent = self.boundary.send(self.lanes, "B", d, s, i, iteration, tag)
-        templates = self.templates
-        if self.options.sharding is not None:
-            scatter = kind != "B" and (last or not self.options.accumulate_locally)
-            self._place(templates.whole(kind, d, s, scatter, self._reshards), tag, waits, sent, lane)
-            return
-        reduces = kind != "B" and (self.closing.reducing or self.closing.on_cpu)
-        overlapped = reduces and self.options.overlap_reduce and (last or not self.options.accumulate_locally)
-        if not overlapped or not self.stages[d, s].parameters:
-            self._place(templates.whole(kind, d, s), tag, waits, sent, lane)
-            if reduces and not self.options.accumulate_locally:
-                templates.reduced_at_once(d, s).place(self.plan, self.lanes, tag)  # computation waits for it
-            return
-        pieces = templates.in_buckets(kind, d, s)
         for piece in pieces:
-            ready = self.plan.new_signal()
-            self._place(piece.template, tag, waits, sent if piece is pieces[-1] else (), lane, ((ready, 0.0),))
-            self._follow(piece.followed, tag, (ready,), reduced)
+            ready = (self.plan.new_signal(),) if piece.followed else ()
+            fired = tuple((signal, 0.0) for signal in ready)
+            self._place(piece.template, tag, waits, sent if piece is pieces[-1] else (), lane, fired)
+            self._follow(piece.followed, tag, ready, reduced)
             waits = ()
+        if self._reduces and kind != "B" and not wanted.cut and not self.options.accumulate_locally:
+            template = self.templates.reduced_at_once(d, s).in_lane(lane)
+            template.place(self.plan, self.lanes, tag)  # computation waits for it
 
     def _follow(self, templates: tuple[Template, ...], tag: int, waits: tuple[int, ...], reduced: list[int]) -> None:
         """One after the other behind a piece of a pass."""
@@ -123,9 +139,13 @@ class ClassProgram:
         )
         compute = self.lanes.setdefault("compute", [])
         compute.append(Item(Fragment(()), 0, 0, ready, ((begin, 0.0),)))
-        self._forward(df, sf, i_f, iteration, gathered.get((df, sf), ()) if fresh else (), fresh)
+        waits = gathered.get((df, sf), ()) if fresh else ()
+        wanted = self._wanted_backward("BW", db, sb, last)
+        together = not waits and self.launching is None and (self.loader is None or sf > 0)
+        first, second = self.templates.beside(self._wanted_forward(df, sf, fresh), wanted, together)
+        self._forward(first[0].template, df, sf, i_f, iteration, waits)
         self.lanes.setdefault("beside", []).append(Item(Fragment(()), 0, 0, (begin,)))
-        self._backward("BW", db, sb, ib, iteration, last, reduced, "beside")
+        self._backward(wanted, second, ib, iteration, reduced, "beside")
         self.lanes["beside"].append(Item(Fragment(()), 0, 0, (), ((ended, 0.0),)))
         compute.append(Item(Fragment(()), 0, 0, (ended,)))
 
@@ -137,10 +157,7 @@ class ClassProgram:
         """sent: as `Boundary.send` gives it; signals: others that fire when the pass is done."""
         if sent:
             signals = ((sent[0], 0.0), *signals)
-        if lane != "compute":
-            pieces = tuple((lane if name == "compute" else f"{name} {lane}", part) for name, part in template.pieces)
-            template = replace(template, pieces=pieces)
-        self._place_launched(template, tag, waits, signals, lane)
+        self._place_launched(template.in_lane(lane), tag, waits, signals, lane)
         if len(sent) > 1:
             # A blocking send: computation goes on when it is over.
             over = sent[1:]

@@ -1,6 +1,6 @@
 """Templates of the passes of one rank class, with what runs beside them, and of steps in series; each made once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from llmsim.engine.plan import Fragment
@@ -26,11 +26,28 @@ _CALLED = {
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A pass that is asked for: its kind, direction and virtual stage, and what runs beside its parts.
+
+    gather, scatter: with sharded parameters, whether they are gathered and their gradients scattered. cut: in pieces,
+    one for each bucket of gradients. apart: kernel by kernel, since another pass runs beside it.
+    """
+
+    kind: str
+    direction: int
+    stage: int
+    scatter: bool = False
+    gather: bool = True
+    cut: bool = False
+    apart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of a backward pass, and the templates of what follows it: its gradients reduced and copied away."""
+    """A pass or a piece of one, and the templates of what follows it: its gradients reduced and copied away."""
 
     template: Template
-    followed: tuple[Template, ...]
+    followed: tuple[Template, ...] = ()
 
 
 @dataclass(slots=True)
@@ -43,36 +60,51 @@ class PassTemplates:
     closing: Closing
     boundary: Boundary
     _known: dict[tuple, Template] = field(default_factory=dict)
-    _pieces: dict[tuple, tuple[Piece, ...]] = field(default_factory=dict)
+    _pieces: dict[Wanted, tuple[Piece, ...]] = field(default_factory=dict)
+    _beside: dict[tuple[Wanted, Wanted], tuple[tuple[Piece, ...], tuple[Piece, ...]]] = field(default_factory=dict)
 
-    def whole(self, kind: str, d: int, s: int, scatter: bool = False, gather: bool = True) -> Template:
-        """A pass in one piece."""
-        key = (kind, d, s, scatter, gather)
-        if key not in self._known:
-            work = self._company(kind, d, s, scatter, gather).whole()
-            self._known[key] = self.compiler.compile(work, *_CALLED[kind])
-        return self._known[key]
+    def pieces(self, wanted: Wanted) -> tuple[Piece, ...]:
+        """A pass, in one piece if it is not cut."""
+        if wanted not in self._pieces:
+            name = _CALLED[wanted.kind]
+            self._pieces[wanted] = tuple(
+                Piece(self.compiler.compile(work, *name, wanted.apart), followed)
+                for work, followed in self._passes(wanted)
+            )
+        return self._pieces[wanted]
 
-    def in_buckets(self, kind: str, d: int, s: int) -> tuple[Piece, ...]:
-        """A backward pass in pieces, one for each bucket of gradients."""
-        key = (kind, d, s)
-        if key not in self._pieces:
-            self._pieces[key] = self._cut(kind, d, s)
-        return self._pieces[key]
+    def beside(
+        self, forward: Wanted, backward: Wanted, together: bool
+    ) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+        """A forward and a backward that run side by side; `together`: they begin at one time, as blocks must."""
+        if not (together and self.compiler.whole):
+            return self.pieces(replace(forward, apart=True)), self.pieces(replace(backward, apart=True))
+        key = (forward, backward)
+        if key not in self._beside:
+            made = [self._passes(forward), self._passes(backward)]
+            works = [work for passes in made for work, _ in passes]
+            called = (_CALLED[forward.kind], _CALLED[backward.kind])
+            templates = iter(self.compiler.compile_beside(works[0], works[1:], called))
+            first, second = (tuple(Piece(next(templates), followed) for _, followed in passes) for passes in made)
+            self._beside[key] = (first, second)
+        return self._beside[key]
 
-    def _cut(self, kind: str, d: int, s: int) -> tuple[Piece, ...]:
-        company = self._company(kind, d, s)
+    def _passes(self, wanted: Wanted) -> list[tuple[Pass, tuple[Template, ...]]]:
+        """The pass or its pieces, and what follows each."""
+        kind, d, s = wanted.kind, wanted.direction, wanted.stage
+        company = self._company(kind, d, s, wanted.scatter, wanted.gather)
+        if not wanted.cut:
+            return [(company.whole(), ())]
         parameters = tuple(reversed(self.stages[d, s].parameters))
         extra = len(company.work.parts) - len(parameters)
         pieces, begin = [], 0
         for count in buckets(parameters, self.options.bucket):
             end = begin + count
             work = company.piece(begin + extra if begin else 0, end + extra)
-            template = self.compiler.compile(work, *_CALLED[kind])
             share = sum(parameters[begin:end], Shares(0.0, 0.0))
-            pieces.append(Piece(template, self._followed(share, count)))
+            pieces.append((work, self._followed(share, count)))
             begin = end
-        return tuple(pieces)
+        return pieces
 
     def _followed(self, share: Shares, parts: int) -> tuple[Template, ...]:
         steps = ((self.closing.reductions(share, parts), "dp"), (self.closing.to_cpu(share), "offload"))

@@ -104,8 +104,8 @@ def teams(
     """The team of each class: all classes that it meets in its passes, directly or through others.
 
     colours: of each class, equal where only what happens outside of passes tells ranks apart. shared: resources that
-    passes of several teams use. A pass that is measured alone says nothing of links that others use too, or whose
-    capacity changes: the members of such a team are not alike, and their steps are played one by one.
+    passes of several teams use. A pass that is measured alone says nothing of links that others use too, or of links
+    and GPUs whose speed changes: the members of such a team are not alike, and their steps are played one by one.
     """
     kinds, plan = tuple(kinds), costs[0].plan
     unsteady = {*shared, *(change.resource for change in plan.changes)}
@@ -129,6 +129,7 @@ def teams(
         members.setdefault(root(member.number), []).append(member)
     made = {}
     for number, found in members.items():
-        steady = not any(resource in unsteady for member in found for resource in _links(member, kinds))
+        used = {resource for member in found for resource in (*_own(member), *_links(member, kinds))}
+        steady = not used & unsteady
         made[number] = Team(tuple(found), kinds, steady and len({colours[member.number] for member in found}) == 1)
     return [made[root(number)] for number in range(len(costs))]

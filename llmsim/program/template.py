@@ -5,7 +5,7 @@ stream stands still meanwhile. A communication that computation runs beside gets
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmsim.engine.plan import Fragment, Item, Op, Plan
 from llmsim.model.work import Step
@@ -22,6 +22,13 @@ class Template:
     signals: int
     launch: float = 0.0
     phase: str = ""
+
+    def in_lane(self, lane: str) -> "Template":
+        """The same beside the computing lane: its compute lane is `lane`, and its other lanes are apart too."""
+        if lane == "compute":
+            return self
+        pieces = tuple((lane if name == "compute" else f"{name} {lane}", part) for name, part in self.pieces)
+        return replace(self, pieces=pieces)
 
     def place(
         self,
