@@ -32,6 +32,7 @@ class ClassProgram:
     loader: Loader | None = None
     launching: Launching | None = None  # None: the host is always ahead
     lanes: dict[str, list[Item]] = field(default_factory=dict)
+    crossed: bool = False  # whether gradients are on their way over links that passes use
 
     def build(self) -> list[Lane]:
         for iteration in range(self.options.iterations):
@@ -61,10 +62,11 @@ class ClassProgram:
                 wanted = self._wanted_backward(kind, direction, stage, last_use.get((direction, stage)) == index)
                 self._backward(wanted, self.templates.pieces(wanted), micro_batch, iteration, reduced)
         self._finish(iteration, reduced)
+        self.crossed = False
 
     def _wanted_forward(self, d: int, s: int, fresh: bool) -> Wanted:
         """`fresh`: the first forward of this virtual stage in the iteration."""
-        return Wanted("F", d, s, gather=fresh or self._reshards)
+        return Wanted("F", d, s, gather=fresh or self._reshards, apart=self.crossed)
 
     def _wanted_backward(self, kind: str, d: int, s: int, last: bool) -> Wanted:
         """`last`: of this virtual stage in the iteration. Cut where each bucket is reduced beside the next one."""
@@ -72,7 +74,8 @@ class ClassProgram:
         if self.options.sharding is not None:
             return Wanted(kind, d, s, scatter=makes_gradients, gather=self._reshards)
         cut = makes_gradients and self._reduces and self.options.overlap_reduce and bool(self.stages[d, s].parameters)
-        return Wanted(kind, d, s, cut=cut)
+        self.crossed = self.crossed or (cut and self.templates.crossed(d, s))
+        return Wanted(kind, d, s, cut=cut, apart=self.crossed)
 
     @property
     def _reduces(self) -> bool:

@@ -73,11 +73,21 @@ class PassTemplates:
             )
         return self._pieces[wanted]
 
+    def crossed(self, d: int, s: int) -> bool:
+        """Whether the gradients of a virtual stage are reduced, or copied away, over links that passes use.
+
+        Then the passes beside them are played kernel by kernel: it matters when each of them needs the link.
+        """
+        if not self.compiler.whole:
+            return False
+        stage = self.stages[d, s]
+        return self.compiler.crossed_by(self._followed(stage.total, len(stage.parameters)))
+
     def beside(
         self, forward: Wanted, backward: Wanted, together: bool
     ) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
         """A forward and a backward that run side by side; `together`: they begin at one time, as blocks must."""
-        if not (together and self.compiler.whole):
+        if backward.apart or not (together and self.compiler.whole):
             return self.pieces(replace(forward, apart=True)), self.pieces(replace(backward, apart=True))
         key = (forward, backward)
         if key not in self._beside:

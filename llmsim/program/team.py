@@ -5,7 +5,7 @@ for a single class; that keeps `detail: block` the same whether ranks are folded
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from llmsim.engine.plan import Op, Part
@@ -30,6 +30,11 @@ class Team:
     def signature(self) -> tuple:
         """Equal for teams whose passes cost the same."""
         return tuple(_signature(member, self.kinds, self.resources) for member in self.members)
+
+    @cached_property
+    def links(self) -> frozenset[int]:
+        """What passes of the members use outside of their GPUs."""
+        return frozenset(link for member in self.members for link in _links(member, self.kinds))
 
     def op(self, step: Step, lane: str) -> Op:
         """The step of all members at once; they are known to begin it together."""
@@ -110,12 +115,12 @@ def teams(
     kinds, plan = tuple(kinds), costs[0].plan
     unsteady = {*shared, *(change.resource for change in plan.changes)}
     unsteady |= {resource for part in plan.background for resource, _ in part.demands}
-    team = list(range(len(costs)))
+    first = list(range(len(costs)))  # leads to the first member of each team
 
     def root(number: int) -> int:
-        while team[number] != number:
-            team[number] = team[team[number]]
-            number = team[number]
+        while first[number] != number:
+            first[number] = first[first[number]]
+            number = first[number]
         return number
 
     for member in costs:
@@ -123,13 +128,14 @@ def teams(
             if kind in member.groups:
                 for other in member.groups[kind].classes:
                     low, high = sorted((root(member.number), root(other)))
-                    team[high] = low
+                    first[high] = low
     members: dict[int, list[ClassCosts]] = {}
     for member in costs:
         members.setdefault(root(member.number), []).append(member)
     made = {}
     for number, found in members.items():
-        used = {resource for member in found for resource in (*_own(member), *_links(member, kinds))}
-        steady = not used & unsteady
-        made[number] = Team(tuple(found), kinds, steady and len({colours[member.number] for member in found}) == 1)
+        alike = len({colours[member.number] for member in found}) == 1
+        own = {resource for member in found for resource in _own(member)}
+        team = Team(tuple(found), kinds, alike)
+        made[number] = replace(team, alike=alike and not (own | team.links) & unsteady)
     return [made[root(number)] for number in range(len(costs))]
