@@ -58,7 +58,7 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
         if len(own):
             end = max(end, float(own[:, 3].max()))
         before = rows[iteration < last]
-        if len(before) and lane.name == "compute":
+        if len(before):
             begin = max(begin, float(before[:, 3].max()))
     finish = 0.0
     for own in (part for by_name in lanes for part in by_name.values()):
