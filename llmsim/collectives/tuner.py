@@ -64,7 +64,8 @@ def _latency(operation: str, algorithm: str, protocol: str, group: Group) -> flo
     hop = nccl["hop_latency"][links][algorithm][p]
     network = nccl["hop_latency"]["network"]
     cross = network["tree" if algorithm == "ring" and group.per_node == 1 else algorithm][p]
-    cross += group.fabric_latency * (2 if protocol == "Simple" else 1)
+    reported = nccl["reported_latency"].get(group.fabric, {}).get(group.architecture, 0.0)
+    cross += (group.fabric_latency + reported) * (2 if protocol == "Simple" else 1)
     base = nccl["base_latency"][algorithm][p]
     if algorithm == "ring":
         if operation == "broadcast":
