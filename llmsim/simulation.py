@@ -121,7 +121,7 @@ def _metrics(scenario: Scenario, program: Program, played: Played, memory: dict[
         **counts(resolved.architecture, training.seq_len),
         **rates(
             resolved.architecture, training.seq_len, tokens, layout.ranks, peak, iteration,
-            float((accounts.flops * count).sum()),
+            float((accounts.flops * count).sum()), float((accounts.peak_seconds * count).sum()),
         ),
         **bubbles(accounts.waiting, accounts.busy, accounts.window[1] - accounts.window[0], program.stage_of, count),
         "time_breakdown": breakdown,

@@ -21,8 +21,13 @@ def rates(
     peak: float,
     iteration_s: float,
     executed_flops: float,
+    peak_seconds: float,
 ) -> dict[str, float]:
-    """Throughput and utilisation. tokens: of one iteration; executed_flops: of all GPUs in one iteration."""
+    """Throughput and utilisation. tokens: of one iteration; executed_flops: of all GPUs in one iteration.
+
+    peak_seconds: GPU seconds that those FLOPs take at the dense peak of the training's precision, or of the one that
+    a product runs in where that is higher (Muon's bf16 products when training in fp32).
+    """
     model = model_flops_per_token(architecture, seq_len, causal=CAUSAL) * tokens / gpus / iteration_s
     hardware = executed_flops / gpus / iteration_s
     return {
@@ -32,7 +37,7 @@ def rates(
         "model_tflops_per_gpu": model / 1e12,
         "hardware_tflops_per_gpu": hardware / 1e12,
         "mfu": model / peak,
-        "hfu": hardware / peak,
+        "hfu": peak_seconds / gpus / iteration_s,
     }
 
 

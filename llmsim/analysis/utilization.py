@@ -36,14 +36,15 @@ def stage_utilization(
     """One row per stage and time bin: `stage, start_s, end_s, computing, communicating, idle`, shares adding up to 1.
 
     `communicating` is exposed communication: no kernel of the rank runs meanwhile. A stage is the mean of its
-    representative ranks, weighted by how many ranks each stands for. In a `block` trace the communication inside a
-    forward or backward is part of its one row, and counts as computing.
+    representative ranks, weighted by how many ranks each stands for. A row that stands for a whole pass computes and
+    communicates in the shares that its column `exposed` gives, evenly over its time.
     """
     import pandas as pd
 
     edges = time_bins(trace, bins, time_range)
     activity = map_column(trace["kind"], _ACTIVITY)
     start, end = trace["start_s"].to_numpy(float), trace["end_s"].to_numpy(float)
+    within = trace["exposed"].to_numpy(float) if "exposed" in trace else np.zeros(len(trace))
     code, ranks = column_codes(trace["rank"])
     none = (np.zeros(0), np.zeros(0))
     of_activity = {
@@ -56,7 +57,10 @@ def stage_utilization(
     for index, rank in enumerate(ranks):
         computing = of_activity[_COMPUTING].get(index, none)
         exposed = subtract(*of_activity[_COMMUNICATING].get(index, none), *computing)
-        share = np.stack([coverage(*computing, edges), coverage(*exposed, edges)]) / np.diff(edges)
+        share = np.stack([coverage(*computing, edges), coverage(*exposed, edges)])
+        inside = (code == index) & (activity == _COMPUTING)
+        open_ = _mean_coverage(start[inside], end[inside], within[inside], edges)
+        share = np.clip(share + np.stack([-open_, open_]), 0.0, None) / np.diff(edges)
         stage, count = int(about.at[rank, "stage"]), float(about.at[rank, "ranks"])
         total[stage] = total.get(stage, 0.0) + count * share
         weight[stage] = weight.get(stage, 0.0) + count
@@ -68,6 +72,19 @@ def stage_utilization(
         parts.append(pd.DataFrame({**columns, "communicating": communicating, "idle": idle}))
     columns = ["stage", "start_s", "end_s", "computing", "communicating", "idle"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def _mean_coverage(start: np.ndarray, end: np.ndarray, weight: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Seconds in each bin, each weighed by the mean weight of the intervals that are going on."""
+    if not weight.any():
+        return np.zeros(len(edges) - 1)
+    times, change = np.concatenate((start, end)), np.concatenate((weight, -weight))
+    order = np.argsort(times, kind="stable")
+    number = np.cumsum(np.concatenate((np.ones(len(start)), -np.ones(len(end))))[order])
+    mean = np.cumsum(change[order]) / np.maximum(number, 1)
+    knots = times[order]
+    amount = np.concatenate(([0.0], np.cumsum(np.diff(knots) * mean[:-1])))
+    return np.diff(np.interp(edges, knots, amount))
 
 
 def stream_utilization(trace: "pd.DataFrame") -> "pd.DataFrame":

@@ -20,6 +20,7 @@ _ON_PATH = {
     "embedding communication": "gradients of the shared embedding",
     "norm communication": "norm of the gradients",
     "optimizer": "optimizer step",
+    "host": "waiting for kernel launches",
     "gaps": "launch gaps",
 }
 
@@ -44,18 +45,17 @@ def explain(scenario: str, settings: tuple[str, ...], as_json: bool) -> None:
 
 def _print(found: "Explanation") -> None:
     from llmsim.cli.console import print_table
-    from llmsim.explaining.critical import on_path
     from llmsim.units import format_seconds
 
     metrics = found.result.metrics
     total = metrics["iteration_time_s"]
     click.echo(f"{metrics['name']}: {format_seconds(total)} an iteration")
     click.echo(f"bottleneck: {found.bottleneck}: {found.reason}")
-    free = sorted(found.free, key=lambda each: -each.gain)
-    rows = [(each.name, format_seconds(each.iteration_time_s), f"{each.gain:.1%}") for each in free]
+    free = sorted(found.free, key=lambda each: -each.saved)
+    rows = [(each.name, format_seconds(each.iteration_time_s), f"{each.saved:.1%}") for each in free]
     print_table("what if (simulated)", ("with", "iteration", "less time"), rows)
     seconds: dict[str, float] = {}
-    for name, time in on_path(found.path).items():
+    for name, time in found.on_path.items():
         seconds[_ON_PATH.get(name, name)] = seconds.get(_ON_PATH.get(name, name), 0.0) + time
     path = [(name, format_seconds(time), f"{time / found.path['end_s'].max():.1%}") for name, time in seconds.items()]
     print_table("the critical path", ("what", "seconds", "share"), path)

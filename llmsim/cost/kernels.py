@@ -24,6 +24,7 @@ class KernelTraits:
     math: float = 1.0  # times the catalogue's achieved math rates
     memory: float = 1.0  # times the catalogue's achieved HBM bandwidth
     attention: str | None = None  # kernel family for all attention; None = flash of the work's version
+    precision: str = "bf16"  # of the training: whose peak its products are held against
     sustained: bool = False  # math rates as a training job sustains them, not as single kernels show
 
 
@@ -42,6 +43,14 @@ class KernelCosts:
         if known is None:
             known = self._known[work] = self._compute(work)
         return known
+
+    def at_peak(self, work: Work) -> float:
+        """Seconds that its FLOPs take at the dense peak of the training's precision, or of its own if higher."""
+        flops = self.time(work).flops
+        if not flops:
+            return 0.0
+        own, training = getattr(work, "precision", "fp32"), self.traits.precision
+        return flops / max(self.gpu.peak_flops.get(name, 0.0) for name in (own, training, "fp32"))
 
     def _compute(self, work: Work) -> KernelTime:
         if isinstance(work, Gemm):

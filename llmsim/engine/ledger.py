@@ -22,11 +22,16 @@ def union(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 def covered(starts: np.ndarray, ends: np.ndarray, begins: np.ndarray, finishes: np.ndarray) -> float:
     """Seconds of the intervals [begins, finishes] that the disjoint sorted intervals [starts, ends] cover."""
+    return float(covered_each(starts, ends, begins, finishes).sum())
+
+
+def covered_each(starts: np.ndarray, ends: np.ndarray, begins: np.ndarray, finishes: np.ndarray) -> np.ndarray:
+    """As `covered`, of each interval [begins, finishes]."""
     if len(starts) == 0 or len(begins) == 0:
-        return 0.0
+        return np.zeros(len(begins))
     knots = np.column_stack((starts, ends)).ravel()
     amount = np.concatenate(([0.0], np.cumsum(np.column_stack((ends - starts, np.zeros_like(starts))).ravel())))[:-1]
-    return float((np.interp(finishes, knots, amount) - np.interp(begins, knots, amount)).sum())
+    return np.interp(finishes, knots, amount) - np.interp(begins, knots, amount)
 
 
 def gaps(starts: np.ndarray, ends: np.ndarray, begin: float, end: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,11 @@
 """The critical path: the chain of ops, each waiting for the one before, that makes the iteration as long as it is."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from llmsim.program.labels import CATEGORIES, Label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,13 +53,31 @@ def _before(time: float, order: np.ndarray, ends: np.ndarray, start: np.ndarray,
     return int(order[last]) if last >= 0 else None
 
 
-def on_path(path: "pd.DataFrame") -> dict[str, float]:
-    """Seconds of the path by what is done in them, the most first."""
+def on_path(path: "pd.DataFrame", labels: Sequence[Label] = ()) -> dict[str, float]:
+    """Seconds of the path by what is done in them, the most first.
+
+    labels: of the path's column `label`; with them a pass that is one row is split into what is done inside it.
+    """
     kind, group, phase = (path[name].astype(str) for name in ("kind", "group", "phase"))
     talking = kind.isin(("collective", "p2p"))
     label = np.where(talking, group + " communication", np.where(kind == "compute", phase + " computation", kind))
-    seconds = (path["end_s"] - path["start_s"]).groupby(label).sum()
-    result = seconds.sort_values(ascending=False).to_dict()
+    seconds = (path["end_s"] - path["start_s"]).to_numpy()
+    found: dict[str, float] = {}
+    number = path["label"].to_numpy() if labels else np.zeros(len(path), dtype=int)
+    for name, own, time in zip(label, number, seconds):
+        shares = labels[own].shares if labels else None
+        parts = {name: 1.0} if shares is None else _inside(shares, name)
+        for part, share in parts.items():
+            found[part] = found.get(part, 0.0) + share * time
+    result = dict(sorted(found.items(), key=lambda entry: -entry[1]))
     if (gaps := float(path["wait_s"].sum())) > 0:
-        result["gaps"] = gaps
+        result["gaps"] = result.get("gaps", 0.0) + gaps
     return result
+
+
+def _inside(shares: Sequence[float], name: str) -> dict[str, float]:
+    """The shares of a pass (`Label.shares`) by the names that its kernels have on a path; `name`: its computing."""
+    names = {"compute": name, "launch": "host", "optimizer": "optimizer", "offload": "offload", "data": "data"}
+    names |= {f"exposed_{group}": f"{group} communication" for group in ("tp", "cp", "ep", "pp", "dp")}
+    found = {names[category]: share for category, share in zip(CATEGORIES, shares) if share > 0}
+    return found | ({"gaps": shares[-1]} if shares[-1] > 0 else {})

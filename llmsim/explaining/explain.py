@@ -13,6 +13,7 @@ from llmsim.errors import UserError
 from llmsim.explaining.changes import Settings, changes
 from llmsim.explaining.critical import critical_path, on_path
 from llmsim.memory.shortfall import shortfalls
+from llmsim.program.trace import build_trace
 from llmsim.program.what_if import FREE, WhatIf
 from llmsim.scenario import Scenario
 from llmsim.simulation import Result, simulate
@@ -39,12 +40,12 @@ _ROOMY = ({"training.recompute": "none"}, {"training.recompute": "selective"}, {
 
 @dataclass(frozen=True)
 class Free:
-    """One part of the machine made free. gain: share of the iteration that it costs, 0..1."""
+    """One part of the machine made free. saved: the share of the iteration that it costs, 0..1."""
 
     name: str
     word: str
     iteration_time_s: float
-    gain: float
+    saved: float
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,12 @@ class Explanation:
     @cached_property
     def path(self) -> "pd.DataFrame":
         """The critical path (`critical_path`)."""
-        return critical_path(self.result.trace)
+        return critical_path(build_trace(self.result.program, self.result.played, labelled=True))
+
+    @cached_property
+    def on_path(self) -> dict[str, float]:
+        """Seconds of the critical path by what is done in them, the most first."""
+        return on_path(self.path, self.result.program.labels)
 
     def record(self) -> dict[str, Any]:
         """Plain data, as `llmsim explain --json` prints."""
@@ -82,7 +88,7 @@ class Explanation:
             "bottleneck_reason": self.reason,
             "time_breakdown": self.result.metrics["time_breakdown"],
             "what_if": [vars(each) for each in self.free],
-            "critical_path": on_path(self.path),
+            "critical_path": self.on_path,
             "changes": [vars(each) for each in self.changes],
         }
 
@@ -152,5 +158,5 @@ def _twice_the_memory(scenario: Scenario, result: Result) -> Free:
 def _bottleneck(result: Result, free: list[Free]) -> tuple[str, str]:
     if not result.metrics["memory"]["fits"]:
         return "memory", result.metrics["bottleneck_reason"]
-    worst = max((each for each in free if each.word), key=lambda each: each.gain)
-    return worst.word, f"with {worst.name} an iteration would take {worst.gain:.0%} less"
+    worst = max((each for each in free if each.word), key=lambda each: each.saved)
+    return worst.word, f"with {worst.name} an iteration would take {worst.saved:.0%} less"

@@ -4,22 +4,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmsim.engine.ledger import attribute, covered, gaps, union
+from llmsim.engine.ledger import attribute, covered, union
 from llmsim.engine.player import Played
 from llmsim.program.build import Program
 from llmsim.program.labels import CATEGORIES, Label
+from llmsim.program.precedence import COMPUTING_LANES, WAITED_FOR, clipped, is_computing, owned_seconds
 
 BREAKDOWN = (*CATEGORIES, "bubble", "other")
-_PRECEDENCE = ("exposed_tp", "exposed_cp", "exposed_ep", "exposed_pp", "exposed_dp", "offload", "data")
-_COMPUTE, _OPTIMIZER = CATEGORIES.index("compute"), CATEGORIES.index("optimizer")
+_COMPUTE, _OPTIMIZER, _LAUNCH = (CATEGORIES.index(name) for name in ("compute", "optimizer", "launch"))
+_BUBBLE, _OTHER = BREAKDOWN.index("bubble"), BREAKDOWN.index("other")
 
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """One iteration, by class. Seconds; `breakdown` rows add up to `iteration`.
+    """One iteration, by class. Seconds; `breakdown` rows add up to `iteration`, and no part is negative.
 
     waiting: of pipeline work in the window from the first to the last pipeline op; busy: doing pipeline work.
     launching: waiting for the host to launch kernels, part of what the breakdown calls other.
+    flops: executed; peak_seconds: what they take at peak rate (`Label.peak_seconds`).
     hidden and total: communication time beside computation, and in all, by group.
     """
 
@@ -29,6 +31,7 @@ class Accounts:
     waiting: np.ndarray
     busy: np.ndarray
     flops: np.ndarray
+    peak_seconds: np.ndarray
     launching: np.ndarray
     hidden: dict[str, np.ndarray]
     total: dict[str, np.ndarray]
@@ -46,6 +49,7 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
     streams = np.array([label.stream for label in labels])
     category = np.array([label.category for label in labels])
     flops_of = np.array([label.flops for label in labels])
+    peak_of = np.array([label.peak_seconds for label in labels])
     groups = np.array([label.group for label in labels])
     work = ~np.isin(streams, ("pp_send", "pp_recv", "dp", "host", "launch", "offload", "prefetch", "cpu"))
     receipts = _receipts(program, played)
@@ -67,26 +71,30 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
             first, finish = min(first, float(piped[:, 2].min())), max(finish, float(piped[:, 3].max()))
     count = len(program.classes.count)
     breakdown = np.zeros((count, len(BREAKDOWN)))
-    waiting, busy, flops, launching = (np.zeros(count) for _ in range(4))
+    waiting, busy, flops, peak_seconds, launching = (np.zeros(count) for _ in range(5))
     hidden: dict[str, np.ndarray] = {}
     total: dict[str, np.ndarray] = {}
     starved: list[np.ndarray] = []
     for number, by_name in sorted(enumerate(lanes), key=lambda entry: "host" not in entry[1]):
         own = _join(by_name.get("compute"), by_name.get("beside"))
         label = own[:, 0].astype(int)
-        starts, ends = union(own[:, 2], own[:, 3])
-        seconds = own[:, 3] - own[:, 2]
-        if "beside" in by_name:
-            seconds = seconds * (float((ends - starts).sum()) / seconds.sum())  # two lanes share one GPU
-        _spread(breakdown[number], labels, label, seconds, category)
-        starts, ends = _with_waits(breakdown[number], by_name["compute"], starts, ends, category, in_pipeline, finish)
-        free = gaps(starts, ends, begin, end)
+        lanes_of_gpu = [by_name[key] for key in COMPUTING_LANES if key in by_name]
+        # A class that is faster than others may have begun the iteration before the one before it was over.
+        computing, seconds, free = owned_seconds(
+            [rows[is_computing(rows, category)] for rows in lanes_of_gpu], begin, end
+        )
+        _spread(breakdown[number], labels, computing[:, 0].astype(int), seconds, category)
+        waits = _waits(lanes_of_gpu, category, in_pipeline, finish)
         others = []
-        for name in _PRECEDENCE:
+        for name in WAITED_FOR:
+            inline = own[category[label] == CATEGORIES.index(name)]
+            waited = waits.get(CATEGORIES.index(name), (np.empty(0), np.empty(0)))
+            others.append(tuple(np.concatenate(pair) for pair in zip((inline[:, 2], inline[:, 3]), waited)))
+        for name in WAITED_FOR[:-1]:
             parts = [
                 rows[category[rows[:, 0].astype(int)] == CATEGORIES.index(name)]
                 for key, rows in by_name.items()
-                if key not in ("compute", "beside")
+                if key not in COMPUTING_LANES
             ]
             if name == "exposed_pp":
                 parts = [receipts[number], *(parts if blocking else ())]
@@ -97,46 +105,49 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
                 parts = starved  # later stages stand still with the first one
             joined = _join(*parts)
             others.append((joined[:, 2], joined[:, 3]))
-        for name, amount in zip(_PRECEDENCE, attribute(*free, others)[0]):
-            breakdown[number, CATEGORIES.index(name)] += max(amount, 0.0)
         launched = _launched(by_name.get("launch"), own, *free)
         others.append((launched[:, 2], launched[:, 3]))
-        launching[number] = attribute(*free, others)[0][-1]
-        breakdown[number, BREAKDOWN.index("other")] += launching[number]
-        idle_inside = attribute(*_clip(*free, first, finish), others)[1]
-        idle = attribute(*free, others)[1]
-        breakdown[number, BREAKDOWN.index("bubble")] += idle_inside
-        breakdown[number, BREAKDOWN.index("other")] += idle - idle_inside
-        s, e = _passes([by_name[key] for key in ("compute", "beside") if key in by_name], in_pipeline)
+        amounts, idle = attribute(*free, others)
+        for name, amount in zip((*WAITED_FOR, *WAITED_FOR), amounts):
+            breakdown[number, CATEGORIES.index(name)] += max(amount, 0.0)
+        idle = max(idle, 0.0)
+        idle_inside = min(idle, max(attribute(*clipped(*free, first, finish), others)[1], 0.0))
+        breakdown[number, _BUBBLE] += idle_inside
+        breakdown[number, _OTHER] += idle - idle_inside
+        launching[number] = breakdown[number, _LAUNCH]
+        breakdown[number, _OTHER] += launching[number]
+        breakdown[number, _LAUNCH] = 0.0
+        s, e = clipped(*_passes(lanes_of_gpu, in_pipeline), first, finish)
         busy[number] = float((e - s).sum())
-        waiting[number] = finish - first - busy[number]
-        flops[number] = flops_of[label].sum()
+        waiting[number] = max(finish - first - busy[number], 0.0)
+        flops[number], peak_seconds[number] = flops_of[label].sum(), peak_of[label].sum()
         _overlap(number, count, by_name, labels, groups, category, hidden, total)
-    return Accounts(end - begin, (first, finish), breakdown, waiting, busy, flops, launching, hidden, total)
+    return Accounts(
+        end - begin, (first, finish), breakdown, waiting, busy, flops, peak_seconds, launching, hidden, total
+    )
 
 
-def _with_waits(
-    row: np.ndarray,
-    own: np.ndarray,
-    starts: np.ndarray,
-    ends: np.ndarray,
-    category: np.ndarray,
-    in_pipeline: np.ndarray,
-    finish: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Within a pass, waiting for the other members of a collective belongs to the collective that waits.
+def _waits(
+    lanes: list[np.ndarray], category: np.ndarray, in_pipeline: np.ndarray, finish: float
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """By category, (starts, ends) of waits for the other members of a collective, which belong to it within a pass.
 
-    After the passes it does so from `finish` on, when the last stage has done its own; until then it is a bubble.
+    After the passes they do so from `finish` on, when the last stage has done its own; until then it is a bubble.
     """
-    kind = category[own[:, 0].astype(int)]
-    waits = (own[1:, 1] == own[:-1, 1]) & (own[1:, 2] > own[:-1, 3]) & (kind[1:] != _COMPUTE) & (kind[1:] != _OPTIMIZER)
-    if not waits.any():
-        return starts, ends
-    begins, finishes = own[:-1, 3][waits], own[1:, 2][waits]
-    after = ~in_pipeline[own[1:, 1][waits].astype(int)]
-    begins = np.where(after, np.clip(finish, begins, finishes), begins)
-    np.add.at(row, kind[1:][waits], finishes - begins)
-    return union(np.concatenate((starts, begins)), np.concatenate((ends, finishes)))
+    found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for own in lanes:
+        kind = category[own[1:, 0].astype(int)]
+        same_pass, late = own[1:, 1] == own[:-1, 1], own[1:, 2] > own[:-1, 3]
+        waits = same_pass & late & ~np.isin(kind, (_COMPUTE, _OPTIMIZER, _LAUNCH))
+        begins, finishes, kind = own[:-1, 3][waits], own[1:, 2][waits], kind[waits]
+        after = ~in_pipeline[own[1:, 1][waits].astype(int)]
+        begins = np.where(after, np.clip(finish, begins, finishes), begins)
+        for each in np.unique(kind):
+            found.setdefault(int(each), []).append((begins[kind == each], finishes[kind == each]))
+    return {
+        each: (np.concatenate([begins for begins, _ in parts]), np.concatenate([finishes for _, finishes in parts]))
+        for each, parts in found.items()
+    }
 
 
 def _passes(lanes: list[np.ndarray], in_pipeline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +172,7 @@ def _spread(row: np.ndarray, labels: list[Label], label: np.ndarray, seconds: np
             row[category[index]] += per_label[index]
         else:
             row[: len(CATEGORIES)] += per_label[index] * np.array(shares[:-1])
-            row[_COMPUTE] += per_label[index] * shares[-1]
+            row[_BUBBLE] += per_label[index] * shares[-1]
 
 
 def _overlap(number, count, by_name, labels, groups, category, hidden, total) -> None:
@@ -231,8 +242,3 @@ def _launched(launches: np.ndarray | None, own: np.ndarray, opens: np.ndarray, c
 def _join(*parts: np.ndarray | None) -> np.ndarray:
     present = [part for part in parts if part is not None and len(part)]
     return np.concatenate(present) if present else np.empty((0, 4))
-
-
-def _clip(starts: np.ndarray, ends: np.ndarray, begin: float, end: float) -> tuple[np.ndarray, np.ndarray]:
-    starts, ends = np.clip(starts, begin, end), np.clip(ends, begin, end)
-    return starts[ends > starts], ends[ends > starts]

@@ -11,13 +11,13 @@ import numpy as np
 
 from llmsim.catalogue.host_constants import HostCost
 from llmsim.engine.blocks import measure
-from llmsim.engine.ledger import attribute, gaps
 from llmsim.engine.plan import Fragment, Item, Op, Part, Plan
 from llmsim.model.work import Step
 from llmsim.program.costs import ClassCosts, pace_of, resources_of
 from llmsim.program.host import launch_seconds
 from llmsim.program.labels import CATEGORIES, Label
 from llmsim.program.passes import Pass
+from llmsim.program.precedence import pass_seconds
 from llmsim.program.team import Team
 from llmsim.program.template import Template, compile_template
 
@@ -30,6 +30,7 @@ class Block:
     demands: tuple[tuple[int, float], ...]
     shares: tuple[float, ...]  # seconds of each of CATEGORIES, then idle
     flops: float
+    peak_seconds: float
     bytes: float
     sent: tuple[tuple[str, float, float], ...]  # as `Label.sent`
 
@@ -101,7 +102,10 @@ class PassCompiler:
         resources = self.team.resources
         if not block.seconds:  # no steps
             return _NOTHING
-        label = Label(name, "compute", "compute", phase, -1, "", block.flops, block.bytes, -1, block.shares, block.sent)
+        label = Label(
+            name, "compute", "compute", phase, flops=block.flops, peak_seconds=block.peak_seconds, bytes=block.bytes,
+            shares=block.shares, sent=block.sent,
+        )  # fmt: skip
         demands = tuple((resources[place], amount) for place, amount in block.demands)
         meeting = self.costs.meeting("pass", tuple(member.number for member in self.team.members))
         own, capacities = resources_of(self.costs.number), self.costs.plan.capacities
@@ -135,17 +139,22 @@ class PassCompiler:
             for tag, (start, end) in enumerate(spans)
         ]
         _fit(demands, capacities)
+        # Passes beside each other share their seconds; what those are spent on is said of both together.
+        category = np.array([label.category for label in labels])
+        seconds = pass_seconds(measured.rows, category, 0.0, max(end for _, end in spans))
+        shares = tuple((seconds / seconds.sum()).tolist()) if seconds.any() else tuple(seconds.tolist())
         place = {resource: index for index, resource in enumerate(self.team.resources)}
         blocks = []
-        for tag, ((lane, _), span) in enumerate(zip(tagged, spans)):
+        for tag, (start, end) in enumerate(spans):
             rows = {name: found[found[:, 1] == tag] for name, found in measured.rows.items()}
             used = [labels[int(row[0])] for found in rows.values() for row in found]
             blocks.append(
                 Block(
-                    span[1] - span[0],
+                    end - start,
                     tuple((place[resource], amount) for resource, amount in sorted(demands[tag].items())),
-                    _shares(rows, lane, *span, labels),
+                    shares,
                     sum(label.flops for label in used),
+                    sum(label.peak_seconds for label in used),
                     sum(label.bytes for label in used),
                     _together(label.sent for label in used),
                 )
@@ -164,24 +173,6 @@ def _fit(demands: list[dict[int, float]], capacities: Sequence[float]) -> None:
                     each[resource] *= capacities[resource] / asked
 
 
-def _shares(
-    rows: dict[str, np.ndarray], lane: str, begin: float, end: float, labels: list[Label]
-) -> tuple[float, ...]:
-    """Of one pass between begin and end (s), played in `lane` and others: shares as in `Block`."""
-    seconds = np.zeros(len(CATEGORIES) + 1)
-    own = rows.get(lane, np.empty((0, 4)))
-    category = np.array([labels[int(label)].category for label in own[:, 0]], dtype=int)
-    np.add.at(seconds, category, own[:, 3] - own[:, 2])
-    free = gaps(own[:, 2], own[:, 3], begin, end)
-    lanes = [name for name in rows if name != lane and len(rows[name])]
-    exposed, idle = attribute(*free, [(rows[name][:, 2], rows[name][:, 3]) for name in lanes])
-    for name, amount in zip(lanes, exposed):
-        seconds[labels[int(rows[name][0, 0])].category] += amount
-    seconds[-1] += idle
-    total = seconds.sum()
-    return tuple((seconds / total).tolist()) if total else tuple(seconds.tolist())
-
-
 def _in_series(blocks: list[Block]) -> Block:
     seconds = sum(block.seconds for block in blocks)
     demands: dict[int, float] = {}
@@ -196,6 +187,7 @@ def _in_series(blocks: list[Block]) -> Block:
         tuple(sorted(demands.items())),
         tuple(shares.tolist()),
         sum(block.flops for block in blocks),
+        sum(block.peak_seconds for block in blocks),
         sum(block.bytes for block in blocks),
         _together(block.sent for block in blocks),
     )

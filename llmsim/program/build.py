@@ -149,6 +149,7 @@ class Builder(Ranks):
         return KernelTraits(
             launch=None if what_if.launch else 0.0,
             math=what_if.math * slowest_share(self.resolved.layout.ranks),
+            precision=self.scenario.training.precision,
             sustained=True,
             memory=what_if.hbm,
         )

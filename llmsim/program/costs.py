@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from llmsim.collectives import Group, plan_collective, plan_dispatch
 from llmsim.cost.kernels import KernelCosts
 from llmsim.engine.plan import Op, Part, Plan
-from llmsim.model.work import Communication, HostCopy, HostUpdate, Step
+from llmsim.model.work import Communication, HostCopy, HostUpdate, HostWait, Step
 from llmsim.program.labels import Label, Numbered
 from llmsim.program.offload import host_part
 from llmsim.program.what_if import AS_IS, WhatIf
@@ -57,13 +57,15 @@ class ClassCosts:
         if self.clock is not None:
             demands = (*demands, (self.clock, 1.0))
         part = feasible(Part(1, time.launch, time.seconds, demands, pace), self.plan.capacities)
-        label = Label(step.name, kind or "compute", step.stream, step.phase, layer, "", time.flops, time.bytes)
+        kind = "host" if isinstance(work, HostWait) else kind or "compute"
+        peak = self.kernels.at_peak(work)
+        label = Label(step.name, kind, step.stream, step.phase, layer, "", time.flops, peak, time.bytes)
         return Op(self.labels.number(label), (part,))
 
     def _outside(self, step: Step, work: HostCopy | HostUpdate, layer: int) -> Op:
         """A copy or an update outside the GPU; copies leave its memory bandwidth alone, which is far higher."""
         part = feasible(host_part(work, self.groups, self.plan.capacities), self.plan.capacities)
-        label = Label(step.name, "offload", step.stream, step.phase, layer, "", 0.0, work.bytes)
+        label = Label(step.name, "offload", step.stream, step.phase, layer, bytes=work.bytes)
         return Op(self.labels.number(label), (part,))
 
     def _communication(self, step: Step, work: Communication, lane: str, layer: int, peer: int) -> Op:
@@ -75,7 +77,9 @@ class ClassCosts:
         meeting = self.meeting(place.kind, place.classes) if place.group.ranks > 1 else -1
         kind = "p2p" if work.operation == "send_recv" else "collective"
         size, sent = float(work.size), self._sent(place, work)
-        label = Label(step.name, kind, step.stream, step.phase, layer, work.group, 0.0, size, peer, sent=sent)
+        label = Label(
+            step.name, kind, step.stream, step.phase, layer, work.group, bytes=size, peer=peer, sent=sent
+        )
         return Op(self.labels.number(label), parts, meeting)
 
     @staticmethod

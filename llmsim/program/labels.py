@@ -15,6 +15,7 @@ CATEGORIES = (
     "offload",
     "data",
     "optimizer",
+    "launch",  # the GPU stands still until its host has launched what comes next
 )
 NO_CATEGORY = -1  # launches: what waits for them is counted where it waits
 _OF_STREAM = {
@@ -36,8 +37,9 @@ _OF_STREAM = {
 class Label:
     """What is the same for every instance of an op.
 
-    `shares` splits a block's time over `CATEGORIES` and idle; `sent` is what one rank sends: (group, bytes inside the
-    node, bytes outside).
+    `shares` splits a block's time over `CATEGORIES` and idle; `peak_seconds` is what the FLOPs take at the peak rate
+    of their own precision, or of the training's where that is higher; `sent` is what one rank sends: (group, bytes
+    inside the node, bytes outside).
     """
 
     name: str
@@ -47,6 +49,7 @@ class Label:
     layer: int = -1
     group: str = ""
     flops: float = 0.0
+    peak_seconds: float = 0.0
     bytes: float = 0.0
     peer: int = -1  # p2p: the class that receives
     shares: tuple[float, ...] | None = None
@@ -59,6 +62,8 @@ class Label:
             return CATEGORIES.index("optimizer")
         if self.stream == "launch":
             return NO_CATEGORY
+        if self.kind == "host" and self.stream == "compute":
+            return CATEGORIES.index("launch")
         return CATEGORIES.index(_OF_STREAM[self.stream])
 
 

@@ -6,14 +6,18 @@ import numpy as np
 
 from llmsim.engine.player import Played
 from llmsim.program.build import Program
+from llmsim.program.labels import CATEGORIES, Label
 from llmsim.trace import trace_from_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def build_trace(program: Program, played: Played) -> "pd.DataFrame":
-    """One row an op of each class; a transfer between stages is a row of the sender and one of the receiver."""
+def build_trace(program: Program, played: Played, labelled: bool = False) -> "pd.DataFrame":
+    """One row an op of each class; a transfer between stages is a row of the sender and one of the receiver.
+
+    labelled: with a further column `label`, the index into `program.labels`.
+    """
     rows = np.concatenate(played.rows)
     owner = np.repeat([lane.owner for lane in program.plan.lanes], [len(part) for part in played.rows])
     label = rows[:, 0].astype(np.int64)
@@ -52,6 +56,13 @@ def build_trace(program: Program, played: Played) -> "pd.DataFrame":
         "end_s": rows[take, 3],
         "flops": column("flops", float),
         "bytes": column("bytes", float),
+        "exposed": np.array([_exposed(entry) for entry in program.labels])[label],
+        "label": label,
     }
     texts = {"stream": (stream, streams)} | {name: text(name) for name in ("kind", "name", "phase", "group")}
-    return trace_from_arrays(columns, texts)
+    return trace_from_arrays(columns, texts, ("label",) if labelled else ())
+
+
+def _exposed(label: Label) -> float:
+    """The share of a block's time in which it does not compute."""
+    return 0.0 if label.shares is None else 1.0 - label.shares[CATEGORIES.index("compute")]
