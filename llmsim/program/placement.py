@@ -174,18 +174,26 @@ def describe_group(traffic: Traffic, cluster: Cluster, gpu: np.ndarray, group: i
     """The numbers of one group that its collectives depend on."""
     members = gpu[traffic.members[group]]
     nodes, counts = np.unique(cluster.node_of(members), return_counts=True)
-    first = members[cluster.node_of(members) == nodes[0]]
-    links = _links_among(cluster, np.atleast_1d(cluster.local_of(first)))
+    links = _links_among(cluster, members)
     return _describe(cluster.topology, members.size, len(nodes), int(counts.max()), links, traffic.latency)
 
 
-def _links_among(cluster: Cluster, local: np.ndarray) -> int | None:
-    """Links of the least wired of these GPUs of one node to the others, 0 where they make no ring; None at a switch."""
-    mesh = cluster.topology.node.mesh
-    if mesh is None or len(local) == 1:
+def _links_among(cluster: Cluster, members: np.ndarray) -> int | None:
+    """Links that the least wired of these GPUs has to the others of its node; None where a switch or PCIe joins them.
+
+    0 where the members of some node make no ring; all the links of a GPU where no node holds two members.
+    """
+    if cluster.topology.node.mesh is None:
         return None
-    among = np.array(mesh)[np.ix_(local, local)]
-    return int(among.sum(axis=1).min()) if ((among > 0).sum(axis=1) >= min(2, len(local) - 1)).all() else 0
+    mesh = np.array(cluster.topology.node.mesh)
+    node, local = cluster.node_of(members), cluster.local_of(members)
+    least = int(mesh.sum(axis=1).max())
+    for places in {tuple(local[node == each].tolist()) for each in np.unique(node)}:
+        if len(places) > 1:
+            among = mesh[np.ix_(places, places)]
+            ring = ((among > 0).sum(axis=1) >= min(2, len(places) - 1)).all()
+            least = min(least, int(among.sum(axis=1).min()) if ring else 0)
+    return least
 
 
 @lru_cache(maxsize=4096)
