@@ -147,16 +147,6 @@ def test_calibrated_constants_reach_kernels_and_collectives(tmp_path):
     assert llmsim.simulate(RUN).metrics["iteration_time_s"] == plain  # and nothing of it stays
 
 
-def test_logs_of_all_kinds(tmp_path):
-    gathered = parse_log(nccl_log(tmp_path / "a.log", {}, "all_gather").read_text())
-    assert gathered.operation is None and gathered.nodes == 4 and len(gathered.rows) == 24
-    row = "1024 256 float none -1 20.5 0.05 0.05 0 20.1 0.05 0.05 N/A"
-    named = parse_log(f"mpirun ./build/alltoall_perf -b 8 -e 1G\n{row}")
-    assert named.operation == "all_to_all" and named.rows == ((1024.0, 20.5e-6),)
-    reduced = parse_log(nccl_log(tmp_path / "r.log", {}).read_text())
-    assert reduced.operation == "all_reduce" and reduced.device == "NVIDIA H100 80GB HBM3"
-
-
 def test_mistakes_are_sentences(tmp_path):
     with pytest.raises(CollectiveError, match="no table of nccl-tests"):
         parse_log("hello\n# 1 2 3")

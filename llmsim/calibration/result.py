@@ -22,19 +22,22 @@ class Constant:
 
 @dataclass(frozen=True)
 class Calibration:
-    """One fit. before, after: errors of the measurements (predicted over measured, minus one)."""
+    """One fit. before, after: errors of the measurements (predicted over measured, minus one). left_out: in words."""
 
     source: str
     what: str  # what was measured, in words
     constants: tuple[Constant, ...]
     before: np.ndarray
     after: np.ndarray
+    left_out: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
         """Measurements and errors in one sentence."""
         old, new = (100 * float(np.median(np.abs(errors))) for errors in (self.before, self.after))
-        return f"{len(self.after)} {self.what}: median |error| {old:.1f} % with the catalogue, {new:.1f} % calibrated"
+        errors = f"median |error| {old:.1f} % with the catalogue, {new:.1f} % calibrated"
+        left_out = f"; left out: {', '.join(self.left_out)}" if self.left_out else ""
+        return f"{len(self.after)} {self.what}: {errors}{left_out}"
 
     def record(self) -> dict:
         """Plain values, for --json."""
@@ -44,6 +47,7 @@ class Calibration:
             "measurements": len(self.after),
             "median_error_before": float(np.median(np.abs(self.before))),
             "median_error_after": float(np.median(np.abs(self.after))),
+            "left_out": list(self.left_out),
             "constants": [{"path": ".".join(c.path)} | {n: getattr(c, n) for n in names} for c in self.constants],
         }
 
