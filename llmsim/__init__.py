@@ -4,6 +4,9 @@ The public names are loaded when they are first used, so that `import llmsim` an
 """
 
 from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"  # the only place that says it: pyproject.toml and the command line read it here
 
 _PUBLIC = {
     "Scenario": "llmsim.scenario",
@@ -27,7 +30,7 @@ _PUBLIC = {
 __all__ = sorted(_PUBLIC)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'llmsim' has no attribute {name!r}")

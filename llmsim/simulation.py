@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llmsim import __version__
 from llmsim.analysis.metrics import bottleneck, bubbles, counts, rates
 from llmsim.economics.bill import training_bill
 from llmsim.economics.reading import data_metrics, training_tokens
@@ -74,7 +74,7 @@ def simulate(
         "ranks": len(program.classes.of_rank),
         "detail": scenario.simulation.detail,
         "wall_s": time.perf_counter() - began,
-        "version": version("llmsim"),
+        "version": __version__,
     }
     return Result(scenario, metrics, program, played, footprint)
 

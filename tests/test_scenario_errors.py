@@ -317,8 +317,10 @@ def test_files_that_are_not_there(tmp_path):
         load_scenario(tmp_path / "no.yaml")
     with pytest.raises(ScenarioError, match="this is a folder"):
         load_scenario(tmp_path)
-    with pytest.raises(ScenarioError, match=r"did you mean 'scenarios/quickstart.yaml'"):
-        load_scenario("quickstart")
+    with pytest.raises(ScenarioError, match=r"did you mean 'quickstart'"):
+        load_scenario("elsewhere/quickstart.yaml")
+    with pytest.raises(ScenarioError, match=r"zzz: there is no such scenario file; `llmsim scenarios` lists"):
+        load_scenario("zzz")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(ScenarioError, match="UTF-8"):
         load_scenario(tmp_path / "binary.yaml")

@@ -9,6 +9,7 @@ from llmsim.catalogue.calibration import SPEEDS
 from llmsim.errors import ScenarioError, UnitError, nearest
 from llmsim.program.what_if import WhatIf
 from llmsim.scenario import Scenario, load_scenario
+from llmsim.scenario.load import find_scenario
 from llmsim.simulation import simulate
 from llmsim.units import parse_quantity
 
@@ -68,4 +69,4 @@ def _run(entry: object, number: int, path: Path) -> tuple[Scenario, float]:
     if seconds <= 0:
         raise ScenarioError(f"{place}: time: {entry['time']!r} is out of range; expected more than 0")
     changes = {"simulation.detail": "block"} | dict(entry.get("set") or {})
-    return load_scenario(str(path.parent / str(entry["scenario"]))).with_values(changes), seconds
+    return load_scenario(find_scenario(str(entry["scenario"]), path.parent)).with_values(changes), seconds

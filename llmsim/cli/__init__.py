@@ -9,6 +9,7 @@ from importlib import import_module
 
 import click
 
+from llmsim import __version__
 from llmsim.errors import LlmsimError, UserError
 
 # name: (module of llmsim.cli, one line of help), in the order that --help shows
@@ -17,6 +18,7 @@ COMMANDS = {
     "plot": ("plot", "Draw a scenario or a saved trace."),
     "models": ("catalogue", "Models of the catalogue."),
     "gpus": ("catalogue", "GPUs of the catalogue."),
+    "scenarios": ("catalogue", "Scenarios that come with llmsim and can be run by name."),
     "topologies": ("catalogue", "Cluster topologies that can be named in a scenario."),
     "topology": ("topology", "What a topology's graph holds: counts, bandwidths, bisection, diameter."),
     "collective": ("collective", "Play a collective on a cluster: the table that nccl-tests would print."),
@@ -64,9 +66,7 @@ class LazyGroup(click.Group):
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
-        click.echo(f"llmsim {version('llmsim')}")
+        click.echo(f"llmsim {__version__}")
         ctx.exit()
 
 
@@ -76,7 +76,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 def cli() -> None:
     """How long does one training iteration take on this cluster, where does the time go, does it fit?
 
-    Start with: llmsim run scenarios/quickstart.yaml
+    Start with: llmsim run quickstart
     """
 
 

@@ -1,4 +1,4 @@
-"""`llmsim models | gpus | topologies | schedules | frameworks`: what a scenario can name."""
+"""`llmsim models | gpus | scenarios | topologies | schedules | frameworks`: what can be named."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -106,6 +106,29 @@ def gpus(as_json: bool) -> None:
     }
     note = "Peaks are dense TFLOP/s; link rates are of one direction, all links together."
     _show([asdict(gpu(name)) for name in names()], columns, as_json, 1, note, spare=("bf16", "PCIe", "SMs"))
+
+
+@click.command()
+@AS_JSON
+def scenarios(as_json: bool) -> None:
+    """Scenarios that come with llmsim: every command that takes a scenario takes such a name."""
+    from llmsim.catalogue.shipped import shipped
+    from llmsim.scenario import load_scenario
+    from llmsim.scenario.load import read_mapping
+
+    rows = []
+    for name, file in shipped("scenarios").items():
+        if "cluster" not in read_mapping(file)[0]:
+            continue  # a sweep, which names a scenario
+        found = load_scenario(file)
+        gpus, topology = found.resolve().gpus, found.cluster.topology
+        rows.append({"name": name, "gpus": gpus, "topology": topology, "description": found.description})
+    columns: dict[str, Cell] = {
+        "scenario": lambda r: r["name"],
+        "what it is": lambda r: r["description"],
+        "GPUs": lambda r: f"{r['gpus']:,}",
+    }
+    _show(rows, columns, as_json, 2, "More on one is at the head of its file. Try: llmsim run quickstart", spare=("GPUs",))
 
 
 @click.command()

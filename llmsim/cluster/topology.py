@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from llmsim.catalogue.gpus import Gpu, gpu
+from llmsim.catalogue.shipped import shipped
 from llmsim.cluster.keys import read_values
 from llmsim.cluster.mesh import mesh_of
 from llmsim.errors import CatalogueError, TopologyError, nearest
@@ -131,15 +132,14 @@ class Topology:
         return self.nic_ports * self.port_bandwidth / self.node.gpus
 
 
-def topology_folders() -> list[Path]:
-    """Where names are looked for: ./topologies, the checkout the package lives in, the package's data."""
-    package = Path(__file__).resolve().parent.parent
-    return [Path("topologies"), package.parent / "topologies", package / "topologies"]
+def _named() -> dict[str, Path]:
+    """The file of each name: those of ./topologies, which come first, and those that come with llmsim."""
+    return shipped("topologies") | {file.stem: file for file in Path("topologies").glob("*.yaml")}
 
 
 def topologies() -> list[str]:
     """Names of all topology files that `load_topology` finds."""
-    return sorted({file.stem for folder in topology_folders() for file in folder.glob("*.yaml")})
+    return sorted(_named())
 
 
 def load_topology(name_or_path: str | Path, overrides: Mapping[str, object] | None = None) -> Topology:
@@ -157,15 +157,14 @@ def load_topology(name_or_path: str | Path, overrides: Mapping[str, object] | No
 
 
 def _find(name: str) -> Path:
-    path = Path(name)
+    path, known = Path(name), _named()
     if path.suffix in (".yaml", ".yml", ".json", ".graphml", ".xml"):
         if not path.is_file():
-            raise TopologyError(f"there is no topology file {name!r}")
+            hint = f"; did you mean {path.stem!r}?" if path.stem in known else ""
+            raise TopologyError(f"there is no topology file {name!r}{hint}")
         return path
-    for folder in topology_folders():
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = topologies()
+    if name in known:
+        return known[name]
     hint = nearest(name, known) or f"; known: {', '.join(known)}"
     raise CatalogueError(f"no topology named {name!r}{hint}")
 

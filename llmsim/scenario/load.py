@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
@@ -10,24 +11,45 @@ from typing import Any
 
 import yaml
 
+from llmsim.catalogue.shipped import shipped
 from llmsim.errors import ScenarioError, nearest
 from llmsim.scenario.fields import show
 from llmsim.scenario.origin import Origin, spoken
 from llmsim.scenario.schema import Scenario
 
+_STDIN = Path("-")
+
 
 def load_scenario(path: str | Path, overrides: Sequence[str] | Mapping[str, object] = ()) -> Scenario:
     """The scenario of a YAML or JSON file. `overrides`: `["training.micro_batch=2"]`, or a mapping of dotted keys.
 
+    `path` may also be the name of a scenario that comes with llmsim (`quickstart`), or `-` for standard input.
+
     Raises `ScenarioError`, one line for each mistake: file and line, key, value, what is accepted.
     """
-    data, lines = read_mapping(path)
-    origin = Origin(str(path), lines)
+    file = find_scenario(path)
+    data, lines = read_mapping(file)
+    if "scenario" in data and "cluster" not in data:
+        raise ScenarioError(f"{path}: this is a sweep, not a scenario; try llmsim sweep {path} -o OUT.csv")
+    origin = Origin(_shown(file), lines)
     values = overrides if isinstance(overrides, Mapping) else dict(parse_override(text) for text in overrides)
     if values:
         data = overridden(data, values)
         origin = origin.with_overrides(values, "--set ")
     return Scenario.from_mapping(data, origin)
+
+
+def find_scenario(path: str | Path, folder: Path = Path()) -> Path:
+    """The file that `path` means: in `folder`, where llmsim was called, or the shipped one of this name.
+
+    `-`, standard input, stays as it is, and so does what is not found: reading it says so.
+    """
+    path = Path(path)
+    if path != _STDIN:
+        for file in (folder / path, path):
+            if file.is_file():
+                return file
+    return shipped("scenarios").get(str(path), path)
 
 
 def parse_override(text: str) -> tuple[str, object]:
@@ -68,8 +90,9 @@ def _put(place: Any, parts: list[str], value: object, key: str) -> None:
 
 
 def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """The mapping that a YAML or JSON file holds, and the 1-based line of each dotted key."""
+    """The mapping that a YAML or JSON file (`-`: standard input) holds, and the 1-based line of each dotted key."""
     text = _text(Path(path))
+    path = _shown(path)
     try:
         node = _node(text)
     except yaml.YAMLError as error:
@@ -95,19 +118,29 @@ def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[str, int]]:
         loader.dispose()
 
 
+def _shown(path: str | Path) -> str:
+    return "standard input" if Path(path) == _STDIN else str(path)
+
+
 def _text(path: Path) -> str:
+    if path == _STDIN:
+        return _decoded(sys.stdin.buffer.read, path)
     if not path.exists():
-        near = [str(p) for folder in {path.parent, Path("scenarios")} for p in sorted(folder.glob("*.yaml"))]
-        by_name = {Path(p).stem: p for p in near}
-        guess = by_name.get(path.stem) or by_name.get(path.name)
-        hint = f"; did you mean {guess!r}?" if guess else nearest(path, near)
+        names = shipped("scenarios")
+        near = [*names, *(str(file) for file in sorted(path.parent.glob("*.yaml")))]
+        hint = f"; did you mean {path.stem!r}?" if path.stem in names else nearest(path, near)
+        hint = hint or "; `llmsim scenarios` lists those that can be named"
         raise ScenarioError(f"{path}: there is no such scenario file{hint}")
     if path.is_dir():
         raise ScenarioError(f"{path}: this is a folder; expected a scenario file in YAML or JSON")
+    return _decoded(path.read_bytes, path)
+
+
+def _decoded(read: Callable[[], bytes], path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return read().decode("utf-8")
     except (UnicodeDecodeError, OSError) as error:
-        raise ScenarioError(f"{path}: this file cannot be read as UTF-8 text ({error})") from None
+        raise ScenarioError(f"{_shown(path)}: this cannot be read as UTF-8 text ({error})") from None
 
 
 def _node(text: str) -> yaml.Node | None:

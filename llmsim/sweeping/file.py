@@ -1,7 +1,7 @@
 """Sweep files: which scenario, what is changed throughout, and which points.
 
 ```yaml
-scenario: gpt3-175b-a100-1024.yaml     # beside this file
+scenario: gpt3-175b-a100-1024.yaml     # beside this file, or a name such as gpt3-175b-a100-1024
 set: {training.micro_batch: 2}         # at every point
 grid:                                  # all combinations
   cluster.nodes: {range: [16, 128, x2]}
@@ -23,7 +23,7 @@ from typing import Any
 
 from llmsim.errors import UserError, nearest
 from llmsim.scenario import Scenario, load_scenario
-from llmsim.scenario.load import read_mapping
+from llmsim.scenario.load import find_scenario, read_mapping
 from llmsim.sweeping.points import MOST, Point, expand, expand_grid, zipped
 
 _KEYS = ("scenario", "description", "set", "grid", "zip", "points")
@@ -38,18 +38,21 @@ class SweepFile:
 
 
 def load_sweep(path: str | Path) -> SweepFile:
-    """Read a sweep file. Raises `UserError` with the file, the key and what is accepted."""
-    if not Path(path).exists():
+    """Read a sweep file: a path, the name of a shipped one, or `-` for standard input.
+
+    Raises `UserError` with the file, the key and what is accepted.
+    """
+    path = find_scenario(path)
+    if str(path) != "-" and not path.exists():
         raise UserError(f"{path}: there is no such sweep file")
     data, _ = read_mapping(path)
     for key in data:
         if key not in _KEYS:
             raise UserError(f"{path}: {key}: unknown key{nearest(key, _KEYS)}; expected {', '.join(_KEYS)}")
     if not isinstance(data.get("scenario"), str):
-        raise UserError(f"{path}: scenario: missing; expected the path of a scenario file, relative to this one")
+        raise UserError(f"{path}: scenario: missing; expected a scenario file, relative to this one, or a name")
     always = _mapping(path, "set", data.get("set") or {})
-    beside = Path(path).parent / data["scenario"]
-    scenario = load_scenario(beside if beside.exists() else data["scenario"])
+    scenario = load_scenario(find_scenario(data["scenario"], path.parent))
     try:
         axes = _axes(path, data)
     except UserError as error:
