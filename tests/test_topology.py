@@ -336,39 +336,3 @@ def test_mistakes_in_a_graph(tmp_path, change, message):
     with pytest.raises(TopologyError, match=message) as caught:
         load_topology(_square(tmp_path, **change))
     assert "\n" not in str(caught.value)
-
-
-def _xml(gpu_body, speed='speed="400000"'):
-    body = ""
-    for i in range(4):
-        body += f'<pci busid="s{i}" class="0x060400">'
-        body += f'<pci busid="a{i}" class="0x030200" link_speed="32.0 GT/s PCIe" link_width="16">'
-        body += f'<gpu dev="{i}" sm="90">{gpu_body(i)}</gpu></pci>'
-        body += f'<pci busid="f{i}" class="0x020700"><nic><net name="mlx{i}" dev="{i}" {speed}/></nic></pci></pci>'
-    return f'<system version="1"><cpu numaid="0">{body}</cpu></system>'
-
-
-def test_nccl_topology_xml(tmp_path):
-    path = tmp_path / "system.xml"
-    path.write_text(_xml(lambda i: '<nvlink target="0000:c0:00.0" count="18" tclass="0x068000"/>'))
-    topology = load_topology(path)
-    assert (topology.node.gpus, topology.node.nics, topology.node.scale_up) == (4, 4, "nvswitch")
-    assert topology.scale_up_bandwidth == 450e9 and topology.scale_out_bandwidth == 50e9
-    assert topology.node.pcie.switches == 4 and topology.node.pcie.bandwidth == pytest.approx(63e9, rel=1e-3)
-    assert Cluster(topology, 4).routes(0, [1, 4]).bandwidth.tolist() == [450e9, 50e9]
-
-    path.write_text(_xml(lambda i: f'<nvlink target="a{i ^ 1}" count="6" tclass="0x030200"/>'))
-    pairs = load_topology(path)
-    assert pairs.node.scale_up == "cube-mesh" and pairs.node.mesh[0] == (0, 6, 0, 0)
-    assert Cluster(pairs, 1).routes(0, [1, 2]).hops.tolist() == [1, 4]
-
-    path.write_text(_xml(lambda i: "", speed=""))
-    with pytest.raises(TopologyError, match=r"set the override node\.nic\.bandwidth"):
-        load_topology(path)
-    assert load_topology(path, {"node.nic.bandwidth": "200 Gbps"}).scale_out_bandwidth == 25e9
-    path.write_text("<graphs/>")
-    with pytest.raises(TopologyError, match="expected <system> at the top, found <graphs>"):
-        load_topology(path)
-    path.write_text("not xml")
-    with pytest.raises(TopologyError, match="not readable XML"):
-        load_topology(path)

@@ -46,7 +46,12 @@ class Cluster:
         self.nodes = nodes
         self.gpus_per_node = check_local(topology, gpus_per_node)
         self.gpus = nodes * self.gpus_per_node
-        if nodes > 1 and not topology.graph and (topology.network.kind == "none" or not topology.nic_ports):
+        if nodes > 1 and not topology.graph and not topology.nic_ports:
+            raise TopologyError(
+                f"{topology.path or topology.name} has no NIC, so it can only have 1 node, not {nodes}; "
+                "set the overrides node.nics and node.nic.bandwidth, such as 8 and '400 Gbps'"
+            )
+        if nodes > 1 and not topology.graph and topology.network.kind == "none":
             raise TopologyError(f"{topology.name} has no network, so it can only have 1 node, not {nodes}")
         self._node = self._template()
         self.fabric = self._make_fabric()
