@@ -252,6 +252,14 @@ def test_a_rack_needs_its_number_of_nodes(tmp_path):
     assert calibrate_collectives(path, "gb200-nvl72", nodes=1).what == "times of all_reduce on 72 GPUs of 1 node"
 
 
+def test_numbers_without_end_are_no_rows_and_no_ranks():
+    text = log(table()) + f"\n#  Rank {'9' * 9000} on node0 device 0 [0x1b] X\n{'9' * 9000} 1 float sum -1 1 1 1 0 1 1 1 0"
+    (run,) = parse_log(text)
+    assert len(run.hosts) == 16 and len(run.rows) == len(SIZES)
+    (run,) = parse_log(log(table()).replace("Rank 15", "Rank 99999999"))
+    assert run.missing == 15
+
+
 def test_rows_without_a_header_are_read_where_they_agree(tmp_path):
     path = tmp_path / "bare.log"
     path.write_text("\n".join(table()[3:]))

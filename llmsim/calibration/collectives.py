@@ -194,11 +194,12 @@ def _group(
         raise CollectiveError(
             f"{path}: {run.groups} groups ran side by side (NCCL_TESTS_SPLIT); expected a run of one group"
         )
-    if nodes is not None and gpus_per_node is not None and (run.missing or nodes * gpus_per_node == len(run.hosts)):
+    cut = run.missing is not None
+    if nodes is not None and gpus_per_node is not None and (cut or nodes * gpus_per_node == len(run.hosts)):
         return communicator(topology, nodes, gpus_per_node).group
-    if run.missing:
+    if cut:
         raise CollectiveError(
-            f"{path}: the list of devices lacks rank {run.missing[0]}; give --nodes and --gpus-per-node"
+            f"{path}: the list of devices lacks rank {run.missing}; give --nodes and --gpus-per-node"
         )
     ranks = len(run.hosts)
     if nodes is None and run.nodes > 1 and load_topology(topology).node.gpus > _RACK:

@@ -23,7 +23,7 @@ from llmsim.calibration.nccl_table import (
 from llmsim.errors import CollectiveError
 
 _DEVICE = re.compile(
-    r"\bRank\s+(\d+)\s+(?:Group\s+(\d+)\s+)?(?:Pid\s+\d+\s+)?on\s+(\S+)\s+device\s+\d+\s+\[[^\]]*\]\s*(.*?)\s*$"
+    r"\bRank\s+(\d{1,8})\s+(?:Group\s+(\d+)\s+)?(?:Pid\s+\d+\s+)?on\s+(\S+)\s+device\s+\d+\s+\[[^\]]*\]\s*(.*?)\s*$"
 )
 _TESTS = (
     "all_reduce|all_reduce_bias|all_gather|reduce_scatter|broadcast|reduce|alltoallv?|sendrecv|gather|scatter|hypercube"
@@ -47,7 +47,7 @@ class NcclRun:
     """One test of a log.
 
     operation: None where the log does not name it; a name outside `OPERATIONS` where the test is another. rows: with a
-    size and a time. hosts: of each rank, empty without a list of devices. missing: ranks that this list skips.
+    size and a time. hosts: of each rank, empty without a list of devices. missing: the first rank that this list skips.
     doubled: a rank is listed twice. groups: communicators that ran side by side. empty: rows without size or time.
     unread: rows that do not fit the header.
     """
@@ -56,7 +56,7 @@ class NcclRun:
     rows: tuple[Row, ...]
     hosts: tuple[str, ...] = ()
     device: str = ""
-    missing: tuple[int, ...] = ()
+    missing: int | None = None
     doubled: bool = False
     groups: int = 1
     empty: int = 0
@@ -209,13 +209,12 @@ def _finished(draft: _Draft, mentioned: set[str]) -> NcclRun:
     hosts = tuple(host for _, (host, _) in sorted(draft.ranks.items()))
     rows = tuple(row for row in draft.rows if row.size > 0 and row.seconds)
     only = next(iter(mentioned)) if len(mentioned) == 1 else None
-    last = max(draft.ranks, default=-1)
     return NcclRun(
         operation=draft.name or only,
         rows=rows,
         hosts=hosts,
         device=next(iter(draft.ranks.values()))[1] if draft.ranks else "",
-        missing=tuple(sorted(set(range(last + 1)) - set(draft.ranks)))[:8],
+        missing=next((i for i, rank in enumerate(sorted(draft.ranks)) if i != rank), None),
         doubled=draft.doubled,
         groups=max(1, len(draft.groups)),
         empty=len(draft.rows) - len(rows),

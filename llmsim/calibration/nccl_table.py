@@ -13,7 +13,7 @@ from llmsim.errors import CollectiveError
 
 _HEADER = re.compile(r"\b(?:size|bytes)\s+(?:count|N)\s+type\s.*\balgbw\b.*")
 _UNITS = re.compile(r"\(B\)\s+\(elements\)\s.*")
-_ROW = re.compile(r"(?<![\w.,])(\d+)\s+(\d+)\s+([A-Za-z]\w*)\s(.*)")
+_ROW = re.compile(r"(?<![\w.,])(\d{1,18})\s+(\d{1,18})\s+([A-Za-z]\w*)\s(.*)")
 _STAMP = re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")  # of -S; one column in the header, two cells in a row
 _LABELS = ("size", "bytes", "count", "N", "type", "redop", "op", "root")  # columns before the measurements
 _WITHOUT_UNIT = ("error", "#wrong", "res", "algo", "proto", "nchannels")
