@@ -203,7 +203,7 @@ def test_several_tests_and_jobs_of_one_file(three, tmp_path):
     )  # fmt: skip
     assert "; left out: reduce (not modelled), " in found.sentence
     assert len(calibrate_collectives(path, "dgx-h100", "all_reduce").after) == 2 * len(SIZES)
-    with pytest.raises(CollectiveError, match="nothing in it can be fitted: .*; expected rows of all_to_all"):
+    with pytest.raises(CollectiveError, match=r"nothing in it can be fitted: .*; expected rows of all_to_all"):
         calibrate_collectives(path, "dgx-h100", "all_to_all")
     run = CliRunner().invoke(command, [str(path), "--topology", "dgx-h100", "--json"])
     assert json.loads(run.output)["left_out"] == list(found.left_out)
@@ -241,7 +241,7 @@ def test_mistakes_are_one_sentence(mistake, tmp_path):
     path.write_text(text)
     with pytest.raises(CollectiveError, match=message) as caught:
         calibrate_collectives(path, "dgx-h100", **options)
-    assert "\n" not in str(caught.value) and str(path) in str(caught.value) or "--operation" in str(caught.value)
+    assert ("\n" not in str(caught.value) and str(path) in str(caught.value)) or "--operation" in str(caught.value)
 
 
 def test_a_rack_needs_its_number_of_nodes(tmp_path):
@@ -253,7 +253,8 @@ def test_a_rack_needs_its_number_of_nodes(tmp_path):
 
 
 def test_numbers_without_end_are_no_rows_and_no_ranks():
-    text = log(table()) + f"\n#  Rank {'9' * 9000} on node0 device 0 [0x1b] X\n{'9' * 9000} 1 float sum -1 1 1 1 0 1 1 1 0"
+    endless = "9" * 9000
+    text = log(table()) + f"\n#  Rank {endless} on node0 device 0 [0x1b] X\n{endless} 1 float sum -1 1 1 1 0 1 1 1 0"
     (run,) = parse_log(text)
     assert len(run.hosts) == 16 and len(run.rows) == len(SIZES)
     (run,) = parse_log(log(table()).replace("Rank 15", "Rank 99999999"))

@@ -70,7 +70,7 @@ def test_links_are_added_over_switches_and_the_least_counts(load):
     assert load(system(links=lambda i: SWITCH.format(8), device="0x2324")).scale_up_bandwidth == 200e9
     untold = '<nvlink target="fffffff:ffff:ff" count="18"/>'  # a switch that a virtual machine does not see
     assert load(system(links=lambda i: untold)).node.scale_up == "nvswitch"
-    with pytest.raises(TopologyError, match="GPU 0000:a1:00.0 has no link to a switch and others do"):
+    with pytest.raises(TopologyError, match=r"GPU 0000:a1:00\.0 has no link to a switch and others do"):
         load(system(links=lambda i: SWITCH.format(18) if i != 1 else ""))
 
 

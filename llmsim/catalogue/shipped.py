@@ -1,7 +1,7 @@
 """Scenarios and topologies that come with llmsim, by name: the only place that knows where they lie.
 
-In a checkout they are the folders `scenarios/` and `topologies/` beside the package; a wheel holds copies of them inside
-it, in `llmsim/shipped/` (`force-include` in pyproject.toml).
+In a checkout they are the folders `scenarios/` and `topologies/` beside the package; a wheel holds copies of them
+inside it, in `llmsim/shipped/` (`force-include` in pyproject.toml).
 """
 
 from functools import cache

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", metavar="FILE")
 @click.option("--topology", metavar="T", help="nccl-tests: the cluster, a name or a topology file.")
-@click.option("--operation", metavar="OP", help="nccl-tests: the collective, where the log does not say it; one of several.")
+@click.option("--operation", metavar="OP", help="nccl-tests: the collective, where the log does not say.")
 @click.option("--nodes", type=click.IntRange(min=1), help="nccl-tests: nodes; the log's hosts when left out.")
 @click.option("--gpus-per-node", type=click.IntRange(min=1), help="nccl-tests: GPUs used in each node.")
 @click.option("--gpu", metavar="NAME", help="Matrix products: the GPU, a name from `llmsim gpus`.")

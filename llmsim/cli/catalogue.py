@@ -128,7 +128,8 @@ def scenarios(as_json: bool) -> None:
         "what it is": lambda r: r["description"],
         "GPUs": lambda r: f"{r['gpus']:,}",
     }
-    _show(rows, columns, as_json, 2, "More on one is at the head of its file. Try: llmsim run quickstart", spare=("GPUs",))
+    more = "More on one is at the head of its file. Try: llmsim run quickstart"
+    _show(rows, columns, as_json, 2, more, spare=("GPUs",))
 
 
 @click.command()
