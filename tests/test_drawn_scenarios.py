@@ -81,3 +81,15 @@ def test_blocks_are_close_to_kernels(scenario):
     assume(kernel)
     assume("jitter" not in scenario["simulation"])  # noise of blocks is drawn for blocks
     assert block.metrics["iteration_time_s"] == pytest.approx(kernel.metrics["iteration_time_s"], rel=0.05)
+
+
+@drawn
+@given(scenarios())
+def test_blocks_say_how_much_communication_their_kernels_hide(scenario):
+    kernel, block = (simulated(scenario, detail=detail, jitter=0.0, iterations=1) for detail in ("kernel", "block"))
+    assume(kernel)
+    assume("faults" not in scenario and "background" not in scenario)
+    assert block.metrics["overlap"].keys() == kernel.metrics["overlap"].keys()
+    for group in {"tp", "cp", "ep"} & kernel.metrics["overlap"].keys():
+        # What contends inside a pass and outside of it meets otherwise in blocks.
+        assert block.metrics["overlap"][group] == pytest.approx(kernel.metrics["overlap"][group], abs=0.1), group

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmsim.engine.ledger import attribute, covered, union
+from llmsim.engine.ledger import attribute, union
 from llmsim.engine.player import Played
 from llmsim.program.build import Program
 from llmsim.program.labels import CATEGORIES, Label
-from llmsim.program.precedence import COMPUTING_LANES, WAITED_FOR, clipped, is_computing, owned_seconds
+from llmsim.program.precedence import COMPUTING_LANES, WAITED_FOR, clipped, hidden_seconds, is_computing, owned_seconds
 
 BREAKDOWN = (*CATEGORIES, "bubble", "other")
 _COMPUTE, _OPTIMIZER, _LAUNCH = (CATEGORIES.index(name) for name in ("compute", "optimizer", "launch"))
@@ -121,7 +121,12 @@ def account(program: Program, played: Played, blocking: bool = False) -> Account
         busy[number] = float((e - s).sum())
         waiting[number] = max(finish - first - busy[number], 0.0)
         flops[number], peak_seconds[number] = flops_of[label].sum(), peak_of[label].sum()
-        _overlap(number, count, by_name, labels, groups, category, hidden, total)
+        beside = [(name, *seconds) for name, seconds in hidden_seconds(by_name, category, groups).items()]
+        for index, times in zip(*(each.tolist() for each in np.unique(label, return_counts=True))):
+            beside += [(name, times * part, times * whole) for name, part, whole in labels[index].hidden]
+        for name, part, whole in beside:
+            hidden.setdefault(name, np.zeros(count))[number] += part
+            total.setdefault(name, np.zeros(count))[number] += whole
     return Accounts(
         end - begin, (first, finish), breakdown, waiting, busy, flops, peak_seconds, launching, hidden, total
     )
@@ -173,30 +178,6 @@ def _spread(row: np.ndarray, labels: list[Label], label: np.ndarray, seconds: np
         else:
             row[: len(CATEGORIES)] += per_label[index] * np.array(shares[:-1])
             row[_BUBBLE] += per_label[index] * shares[-1]
-
-
-def _overlap(number, count, by_name, labels, groups, category, hidden, total) -> None:
-    """Communication time beside computation, by group of the class."""
-
-    def computing(*lanes: str) -> tuple[np.ndarray, np.ndarray]:
-        own = _join(*(by_name.get(lane) for lane in lanes))
-        own = own[category[own[:, 0].astype(int)] == _COMPUTE]
-        return union(own[:, 2], own[:, 3])
-
-    anywhere = computing("compute", "beside")
-    # What a lane says itself hides under the other half of a block only.
-    across = {"compute": computing("beside"), "beside": computing("compute")}
-    for key, rows in by_name.items():
-        label = rows[:, 0].astype(int)
-        for group in np.unique(groups[label]):
-            if not group:
-                continue
-            mine = rows[groups[label] == group]
-            name = "pp" if group.startswith("pp_") else str(group)
-            duration = float((mine[:, 3] - mine[:, 2]).sum())
-            beside = covered(*across.get(key, anywhere), mine[:, 2], mine[:, 3])
-            total.setdefault(name, np.zeros(count))[number] += duration
-            hidden.setdefault(name, np.zeros(count))[number] += beside
 
 
 def _receipts(program: Program, played: Played) -> list[np.ndarray]:

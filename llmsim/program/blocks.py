@@ -17,7 +17,7 @@ from llmsim.program.costs import ClassCosts, pace_of, resources_of
 from llmsim.program.host import launch_seconds
 from llmsim.program.labels import CATEGORIES, Label
 from llmsim.program.passes import Pass
-from llmsim.program.precedence import pass_seconds
+from llmsim.program.precedence import hidden_seconds, pass_seconds
 from llmsim.program.team import Team
 from llmsim.program.template import Template, compile_template
 
@@ -33,6 +33,7 @@ class Block:
     peak_seconds: float
     bytes: float
     sent: tuple[tuple[str, float, float], ...]  # as `Label.sent`
+    hidden: tuple[tuple[str, float, float], ...]  # as `Label.hidden`
 
 
 _NOTHING = Template((("compute", Fragment(())),), 0)
@@ -104,7 +105,7 @@ class PassCompiler:
             return _NOTHING
         label = Label(
             name, "compute", "compute", phase, flops=block.flops, peak_seconds=block.peak_seconds, bytes=block.bytes,
-            shares=block.shares, sent=block.sent,
+            shares=block.shares, sent=block.sent, hidden=block.hidden,
         )  # fmt: skip
         demands = tuple((resources[place], amount) for place, amount in block.demands)
         meeting = self.costs.meeting("pass", tuple(member.number for member in self.team.members))
@@ -142,6 +143,9 @@ class PassCompiler:
         # Passes beside each other share their seconds; what those are spent on is said of both together.
         category = np.array([label.category for label in labels])
         seconds = pass_seconds(measured.rows, category, 0.0, max(end for _, end in spans))
+        groups = np.array([label.group for label in labels])
+        beside = hidden_seconds(measured.rows, category, groups)
+        hidden = tuple((name, *beside[name]) for name in sorted(beside))
         shares = tuple((seconds / seconds.sum()).tolist()) if seconds.any() else tuple(seconds.tolist())
         place = {resource: index for index, resource in enumerate(self.team.resources)}
         blocks = []
@@ -157,6 +161,7 @@ class PassCompiler:
                     sum(label.peak_seconds for label in used),
                     sum(label.bytes for label in used),
                     _together(label.sent for label in used),
+                    () if tag else hidden,
                 )
             )
         return blocks
@@ -190,10 +195,12 @@ def _in_series(blocks: list[Block]) -> Block:
         sum(block.peak_seconds for block in blocks),
         sum(block.bytes for block in blocks),
         _together(block.sent for block in blocks),
+        _together(block.hidden for block in blocks),
     )
 
 
 def _together(parts: Iterable[tuple[tuple[str, float, float], ...]]) -> tuple[tuple[str, float, float], ...]:
+    """Both numbers summed by group."""
     total: dict[str, tuple[float, float]] = {}
     for group, inside, outside in (entry for part in parts for entry in part):
         before = total.get(group, (0.0, 0.0))

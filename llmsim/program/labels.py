@@ -39,7 +39,7 @@ class Label:
 
     `shares` splits a block's time over `CATEGORIES` and idle; `peak_seconds` is what the FLOPs take at the peak rate
     of their own precision, or of the training's where that is higher; `sent` is what one rank sends: (group, bytes
-    inside the node, bytes outside).
+    inside the node, bytes outside); `hidden` is a block's communication: (group, seconds beside computing, in all).
     """
 
     name: str
@@ -54,6 +54,7 @@ class Label:
     peer: int = -1  # p2p: the class that receives
     shares: tuple[float, ...] | None = None
     sent: tuple[tuple[str, float, float], ...] = ()
+    hidden: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def category(self) -> int:

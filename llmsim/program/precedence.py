@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmsim.engine.ledger import attribute, covered_each, gaps, union
+from llmsim.engine.ledger import attribute, covered, covered_each, gaps, union
 from llmsim.program.labels import CATEGORIES
 
 COMPUTING_LANES = ("compute", "beside")
@@ -52,6 +52,34 @@ def pass_seconds(lanes: dict[str, np.ndarray], category: np.ndarray, begin: floa
         seconds[CATEGORIES.index(name)] += max(amount, 0.0)
     seconds[-1] = max(idle, 0.0)
     return seconds
+
+
+def hidden_seconds(
+    lanes: dict[str, np.ndarray], category: np.ndarray, groups: np.ndarray
+) -> dict[str, tuple[float, float]]:
+    """By group: its seconds of communication beside computing, and in all. category, groups: of each label.
+
+    What a computing lane says itself hides under the other computing lane only.
+    """
+
+    def computing(*names: str) -> Intervals:
+        rows = [lanes[name][is_computing(lanes[name], category)] for name in names if name in lanes]
+        joined = np.concatenate([*rows, np.empty((0, 4))])
+        return union(joined[:, 2], joined[:, 3])
+
+    anywhere = computing(*COMPUTING_LANES)
+    across = {"compute": computing("beside"), "beside": computing("compute")}
+    found: dict[str, tuple[float, float]] = {}
+    for lane, rows in lanes.items():
+        group_of = groups[rows[:, 0].astype(int)]
+        for group in np.unique(group_of).tolist():
+            if group:
+                mine = rows[group_of == group]
+                name = "pp" if group.startswith("pp_") else group
+                beside, total = found.get(name, (0.0, 0.0))
+                beside += covered(*across.get(lane, anywhere), mine[:, 2], mine[:, 3])
+                found[name] = (beside, total + float((mine[:, 3] - mine[:, 2]).sum()))
+    return found
 
 
 def clipped(starts: np.ndarray, ends: np.ndarray, begin: float, end: float) -> Intervals:
