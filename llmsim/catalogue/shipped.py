@@ -1,7 +1,7 @@
 """Scenarios and topologies that come with llmsim, by name: the only place that knows where they lie.
 
-In a checkout they are the folders `scenarios/` and `topologies/` beside the package; a wheel holds copies of them
-inside it, in `llmsim/shipped/` (`force-include` in pyproject.toml).
+In a checkout they are the folders `scenarios/` and `topologies/` beside the package; a wheel holds copies of them in
+`llmsim/shipped/` (`sources` in pyproject.toml).
 """
 
 from functools import cache
@@ -15,6 +15,6 @@ _PLACES = (_PACKAGE / "shipped", _PACKAGE.parent)
 def shipped(kind: str) -> dict[str, Path]:
     """The file of each name, in order of names. kind: `scenarios` or `topologies`."""
     for place in _PLACES:
-        if files := sorted((place / kind).glob("*.yaml")):
-            return {file.stem: file for file in files}
+        if found := {file.stem: file for file in (place / kind).glob("*.yaml")}:
+            return dict(sorted(found.items()))
     return {}

@@ -128,8 +128,7 @@ def scenarios(as_json: bool) -> None:
         "what it is": lambda r: r["description"],
         "GPUs": lambda r: f"{r['gpus']:,}",
     }
-    more = "More on one is at the head of its file. Try: llmsim run quickstart"
-    _show(rows, columns, as_json, 2, more, spare=("GPUs",))
+    _show(rows, columns, as_json, 2, "Run one by its name: llmsim run quickstart", spare=("GPUs",))
 
 
 @click.command()
