@@ -21,6 +21,7 @@ from llmsim.program.accounts import BREAKDOWN, account
 from llmsim.program.build import Program, build_program
 from llmsim.program.crossing import network_metrics
 from llmsim.program.hbm import memory_bound_share
+from llmsim.program.physics import physics_of
 from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
 
@@ -64,7 +65,7 @@ def simulate(
     if not isinstance(scenario, Scenario):
         scenario = Scenario(**scenario)
     with _no_garbage(), _blaming(scenario.faults):
-        program = build_program(scenario, what_if)
+        program = build_program(scenario, physics_of(scenario, what_if))
         played = play(program.plan, steps=scenario.simulation.detail == "kernel", progress=progress)
         footprint = memory_of(scenario, program, played)
         metrics = _metrics(scenario, program, played, footprint.summary)

@@ -1,6 +1,7 @@
 """Calibration recovers constants from what a cluster that has them would measure, and says what it cannot tell."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from llmsim.calibration.iterations import calibrate_iterations
 from llmsim.calibration.kernels import calibrate_kernels
 from llmsim.calibration.nccl_log import parse_log
 from llmsim.catalogue.calibration import read_calibration
+from llmsim.catalogue.collective_constants import Achieved
 from llmsim.catalogue.gpus import gpu
 from llmsim.catalogue.kernel_constants import kernel_constants
 from llmsim.cli.calibrate import calibrate as command
 from llmsim.collective import communicator
-from llmsim.collectives.calibrate import constants
 from llmsim.collectives.plan import plan_collective
 from llmsim.cost.calibrate import scaled
 from llmsim.cost.gemm import gemm_time
@@ -45,12 +46,12 @@ def nccl_log(path: Path, values: dict, operation: str = "all_reduce", header: bo
             f"#  Rank {rank:2} Group  0 Pid {rank} on node{rank // 8} device {rank % 8:2} [0x1b] NVIDIA H100 80GB HBM3"
             for rank in range(group.ranks)
         ]
-    with constants(values):
-        for size in (2**power for power in range(10, 34)):
-            plan = plan_collective(operation, float(size), group)
-            rates = f"{plan.seconds * 1e6:.2f} {plan.algbw / 1e9:.2f} {plan.busbw / 1e9:.2f} 0"
-            reduction = "float sum" if operation != "all_gather" else "float none"
-            lines.append(f"{size} {size // 4} {reduction} {'-1 ' if root else ''}{rates} {rates}")
+    group = replace(group, achieved=Achieved.of(values))
+    for size in (2**power for power in range(10, 34)):
+        plan = plan_collective(operation, float(size), group)
+        rates = f"{plan.seconds * 1e6:.2f} {plan.algbw / 1e9:.2f} {plan.busbw / 1e9:.2f} 0"
+        reduction = "float sum" if operation != "all_gather" else "float none"
+        lines.append(f"{size} {size // 4} {reduction} {'-1 ' if root else ''}{rates} {rates}")
     path.write_text("\n".join(lines), "utf-8")
     return path
 

@@ -3,19 +3,19 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmsim.calibration.estimate import estimate
 from llmsim.calibration.nccl_log import OPERATIONS, NcclRun, read_log
 from llmsim.calibration.nccl_table import Row
 from llmsim.calibration.result import Calibration, constant, order
-from llmsim.catalogue.collective_constants import collective_constants
+from llmsim.catalogue.collective_constants import CATALOGUED, Achieved, Key
 from llmsim.catalogue.gpus import gpu, gpus
 from llmsim.cluster.topology import load_topology
 from llmsim.collective import communicator
 from llmsim.collectives import bus_factor
-from llmsim.collectives.calibrate import Key, constant_keys, constants
+from llmsim.collectives.calibrate import constant_keys
 from llmsim.collectives.group import Group
 from llmsim.collectives.plan import plan_collective
 from llmsim.errors import CollectiveError, nearest
@@ -59,10 +59,12 @@ def calibrate_collectives(
     times = [(m.operation, row.size, m.group, row.seconds) for m in measured for row in m.rows if row.seconds]
 
     def predict(values: dict[Key, float]) -> list[float]:
-        with constants(values):
-            return [plan_collective(name, size, group).seconds for name, size, group, _ in times]
+        achieved = Achieved.of(values)
+        return [
+            plan_collective(name, size, replace(group, achieved=achieved)).seconds for name, size, group, _ in times
+        ]
 
-    base = _base()
+    base = {key: CATALOGUED.value(key) for key in constant_keys()}
     plain = predict({})
     keys = [key for key in constant_keys() if _matters(predict({key: 1.1 * base[key]}), plain)]
     names = {".".join(key): key for key in keys}
@@ -152,16 +154,6 @@ def _check_rows(operation: str, run: NcclRun, group: Group, path: str | Path) ->
             f"{path}:{run.rows[-1].line}: busbw is {run.factor:.4g} times algbw, and {operation} on {group.ranks} GPUs "
             f"has {expected:.4g}; check --operation, --nodes and --gpus-per-node"
         )
-
-
-def _base() -> dict[Key, float]:
-    values = {}
-    for key in constant_keys():
-        table = collective_constants()["achieved"]
-        for part in key[:-1]:
-            table = table[part]
-        values[key] = table[key[-1]]
-    return values
 
 
 def _matters(changed: list[float], plain: list[float]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 
-from llmsim.catalogue.collective_constants import collective_constants
+from llmsim.catalogue.collective_constants import CATALOGUED
 from llmsim.errors import CatalogueError, nearest
 
 KERNELS = ("issue", "power", "launch", "hbm")
@@ -46,25 +46,10 @@ def read_calibration(path: str | Path) -> Calibrated:
         architecture: _numbers(path, f"kernels.{architecture}", entry, KERNELS)
         for architecture, entry in _mapping(path, "kernels", sections.get("kernels") or {}).items()
     }
-    known = [".".join(key) for key in constant_paths()]
+    known = [".".join(key) for key in CATALOGUED.paths()]
     values = _numbers(path, "collectives", sections.get("collectives") or {}, known)
     speeds = _numbers(path, "speeds", sections.get("speeds") or {}, SPEEDS)
     return Calibrated(kernels, {tuple(name.split(".")): value for name, value in values.items()}, speeds)
-
-
-def constant_paths() -> list[tuple[str, ...]]:
-    """Paths of the numbers of collectives.yaml, under `achieved`."""
-    found: list[tuple[str, ...]] = []
-
-    def walk(table: Mapping, path: tuple[str, ...]) -> None:
-        for key, value in table.items():
-            if isinstance(value, Mapping):
-                walk(value, (*path, key))
-            elif isinstance(value, int | float):
-                found.append((*path, key))
-
-    walk(collective_constants()["achieved"], ())
-    return found
 
 
 def _mapping(path: str | Path, key: str, value: object) -> Mapping:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import groupby
 
-from llmsim.collectives.calibrate import Fit, Sample, constants, pooled
+from llmsim.catalogue.collective_constants import Achieved
+from llmsim.collectives.calibrate import Fit, Sample, pooled
 from llmsim.collectives.group import ARCHITECTURES
 from llmsim.collectives.measured import measured_rows, row_algorithm, row_group, row_operation
 from llmsim.collectives.plan import plan_collective
@@ -114,8 +115,8 @@ def leave_one_source_out(path: str | None = None, rounds: int = 5, workers: int 
     errors: list[tuple[dict, float]] = []
     for source in sources:
         held = [(row, s) for row, s in pairs if s.source == source]
-        with constants(fitted[source]):
-            errors.extend(zip((row for row, _ in held), relative_errors(s for _, s in held)))
+        others = Achieved.of(fitted[source])
+        errors.extend(zip((row for row, _ in held), relative_errors(s.under(others) for _, s in held)))
     return [
         *_by("size", lambda row: size_class(float(row["size_bytes"])), errors, SIZE_CLASSES),
         *_by("source", _source, errors),
@@ -124,6 +125,5 @@ def leave_one_source_out(path: str | None = None, rounds: int = 5, workers: int 
 
 def _fit_without(path: str | None, sources: Sequence[str], rounds: int) -> dict[str, dict]:
     """Constants fitted without each of the sources, from pooled ones."""
-    with constants(pooled()):
-        model = Fit([sample for _, sample in measured_samples(path)])
-        return {source: model.run(source, rounds) for source in sources}
+    model = Fit([sample for _, sample in measured_samples(path)], start=pooled())
+    return {source: model.run(source, rounds) for source in sources}

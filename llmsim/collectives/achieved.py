@@ -34,7 +34,7 @@ def _links(group: Group) -> str:
 @lru_cache(maxsize=4096)
 def port_rate(group: Group, kind: str = "ring") -> float:
     """Bytes/s one member moves through its scale-up port with a long Simple message; kind ring, p2p or nvls."""
-    c = collective_constants()["achieved"]
+    c = group.achieved
     if group.scale_up in ("nvswitch", "cube-mesh"):
         return c[f"{kind}_efficiency"][group.architecture] * group.scale_up_bandwidth
     share = c["pcie_efficiency"]
@@ -47,35 +47,35 @@ def port_rate(group: Group, kind: str = "ring") -> float:
 @lru_cache(maxsize=4096)
 def network_rate(group: Group, point_to_point: bool = False) -> float:
     """Bytes/s that one node's members together send into the network (one direction)."""
-    c = collective_constants()["achieved"]
+    c = group.achieved
     rate = _by_fabric(c["network_efficiency"], group) * group.nic_bandwidth * group.nics
     return rate * (c["p2p_network_efficiency"] if point_to_point else 1.0)
 
 
 def launch(group: Group) -> float:
     """Seconds from the call to the first byte, and from the last byte to completion."""
-    return collective_constants()["achieved"]["launch"][_links(group)]
+    return group.achieved["launch"][_links(group)]
 
 
 def hop(group: Group, protocol: str) -> float:
     """Seconds of one step between neighbours of a node, transfer excluded."""
-    return collective_constants()["achieved"]["hop"][protocol][_links(group)]
+    return group.achieved["hop"][protocol][_links(group)]
 
 
 def crossing(group: Group, protocol: str, size: float) -> float:
     """Seconds of one step between nodes, transfer excluded; 0 in a group of one node."""
     if group.nodes == 1:
         return 0.0
-    c = collective_constants()["achieved"]
+    c = group.achieved
     latency = _by_fabric(c["network_hop"][protocol], group)
     if protocol == "LL":
-        latency *= 1 + c["ll_network_spread"] * _spread(size)
+        latency *= 1 + c["ll_network_spread"] * _spread(group, size)
     return latency + group.fabric_latency
 
 
 def network_step(group: Group) -> float:
     """Seconds that each step of a Simple ring over nodes waits until a chunk has wholly come over the network."""
-    return _by_fabric(collective_constants()["achieved"]["network_step"], group)
+    return _by_fabric(group.achieved["network_step"], group)
 
 
 def chunk() -> float:
@@ -85,9 +85,9 @@ def chunk() -> float:
 
 def start(group: Group, protocol: str, size: float, kind: str = "ring") -> float:
     """Launch and what the protocol adds to it; kind ring, p2p or nvls."""
-    c = collective_constants()["achieved"]
+    c = group.achieved
     if protocol == "LL":
-        extra = c["ll_spread"] * _spread(size)
+        extra = c["ll_spread"] * _spread(group, size)
     elif protocol == "LL128":
         extra = c["ll128_start"]
     else:
@@ -95,8 +95,8 @@ def start(group: Group, protocol: str, size: float, kind: str = "ring") -> float
     return launch(group) + extra
 
 
-def _spread(size: float) -> float:
-    return size / (size + collective_constants()["achieved"]["ll_spread_bytes"])
+def _spread(group: Group, size: float) -> float:
+    return size / (size + group.achieved["ll_spread_bytes"])
 
 
 def fill(group: Group, size: float, bandwidth: float, kind: str = "ring") -> float:
@@ -104,28 +104,26 @@ def fill(group: Group, size: float, bandwidth: float, kind: str = "ring") -> flo
 
     It grows with the message as slices do, and saturates: F·S/(S + S0), F = channels·slice/bandwidth.
     """
-    constants = collective_constants()
-    c = constants["achieved"]
-    return _saturating(size, device_channels(group) * constants["nccl"]["slice"], bandwidth, kind, c)
+    return _saturating(group, size, device_channels(group) * collective_constants()["nccl"]["slice"], bandwidth, kind)
 
 
 def network_fill(group: Group, size: float, crossings: int) -> float:
     """Seconds that chunks of a tree wait in NIC buffers, at most one buffer per NIC at each crossing."""
     if group.nodes == 1:
         return 0.0
-    constants = collective_constants()
     nics, _ = nic_ports(group)
-    buffered = crossings * max(1.0, nics) * constants["nccl"]["network_buffer"]
-    return _saturating(size, buffered, network_rate(group), "network", constants["achieved"])
+    buffered = crossings * max(1.0, nics) * collective_constants()["nccl"]["network_buffer"]
+    return _saturating(group, size, buffered, network_rate(group), "network")
 
 
-def _saturating(size: float, buffered: float, bandwidth: float, kind: str, c: dict) -> float:
+def _saturating(group: Group, size: float, buffered: float, bandwidth: float, kind: str) -> float:
+    c = group.achieved
     return c["fill"][kind] * buffered / bandwidth * size / (size + c["fill_messages"][kind] * buffered)
 
 
 def own_copy(group: Group, operation: str, protocol: str, block: float, bandwidth: float, channels: int) -> float:
     """Seconds in which a member copies its own block with the SMs of its channels."""
-    c = collective_constants()["achieved"]
+    c = group.achieved
     if protocol == "LL":
         return 0.0 if operation == "broadcast" else c["own_block_ll"] * block / bandwidth
     return c["copies"][operation] * block / (c["copy_rate"][group.architecture] * channels)

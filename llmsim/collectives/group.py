@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from llmsim.catalogue.collective_constants import CATALOGUED, Achieved
 from llmsim.errors import CollectiveError
 
 ARCHITECTURES = ("volta", "ampere", "hopper", "blackwell")
@@ -30,6 +31,7 @@ class Group:
     rail_aligned: bool = True
     nvls: bool = False  # NVLink switches reduce (NVLink SHARP)
     sharp: bool = False  # network switches reduce
+    achieved: Achieved = CATALOGUED  # what its collectives achieve of all this
 
     def __post_init__(self) -> None:
         if self.ranks < 1 or not 1 <= self.nodes <= self.ranks:

@@ -5,7 +5,6 @@ NVLS-tree adds a double binary tree between nodes; with network SHARP one crossi
 
 from math import ceil, log2
 
-from llmsim.catalogue.collective_constants import collective_constants
 from llmsim.collectives import achieved
 from llmsim.collectives.channels import search_channels
 from llmsim.collectives.group import Group
@@ -28,7 +27,7 @@ def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tupl
     n, several = group.per_node, group.nodes > 1
     bandwidth = nvls_bandwidth(operation, group)
     if several:
-        share = collective_constants()["achieved"]["sharp_share"]
+        share = group.achieved["sharp_share"]
         bandwidth = min(bandwidth, share * achieved.network_rate(group))
     intra = size * (1 + 1 / n) if operation == "all_reduce" else size
     return _phases(size, group, bandwidth, 1, 2 if several else 0, intra, size / n if several else 0.0)
@@ -36,7 +35,7 @@ def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tupl
 
 def plan_tree(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:
     """(phases, channels) of NVLS inside nodes and a double binary tree between them."""
-    c = collective_constants()["achieved"]
+    c = group.achieved
     n = group.per_node
     _, inter = tree_traffic(size, group)
     rate = achieved.network_rate(group)

@@ -5,7 +5,6 @@ As many bytes as a ring, but log2(n) network latencies instead of n-1.
 
 from math import ceil, log2
 
-from llmsim.catalogue.collective_constants import collective_constants
 from llmsim.collectives import achieved
 from llmsim.collectives.channels import device_channels
 from llmsim.collectives.group import Group
@@ -16,7 +15,7 @@ OPERATIONS = ("all_gather", "reduce_scatter")
 
 def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:
     """(phases, channels) of PAT over `group.nodes` nodes of one member."""
-    c = collective_constants()["achieved"]
+    c = group.achieved
     channels = device_channels(group)
     traffic = size * (group.ranks - 1) / group.ranks
     rate = c["pat_share"] * achieved.network_rate(group)

@@ -33,7 +33,7 @@ def plan_all_to_all(
     operation: str, size: float, group: Group, protocol: str, forwarded: bool = True
 ) -> tuple[tuple[Phase, ...], int]:
     """(phases, channels): all peers at once, the slower of the NVLink and network parts decides."""
-    c = collective_constants()["achieved"]
+    c = group.achieved
     n, m = group.ranks, group.nodes
     channels = collective_constants()["nccl"]["p2p_channels"]
     forwarded = forwarded and m > 1 and group.scale_up == "nvswitch"
@@ -87,7 +87,7 @@ def plan_direct(operation: str, size: float, group: Group, protocol: str) -> tup
 
 def plan_send_recv(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:
     """(phases, channels) of every member sending `size` to a neighbour; with several nodes, to another node."""
-    c = collective_constants()["achieved"]
+    c = group.achieved
     m = group.nodes
     channels = collective_constants()["nccl"]["p2p_channels"]
     share = c["ll_share"] if protocol == "LL" else 1.0

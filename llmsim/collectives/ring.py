@@ -25,8 +25,7 @@ def ring_block(operation: str, size: float, ranks: int) -> float:
 
 def ring_bandwidth(group: Group, protocol: str, operation: str = "all_reduce") -> float:
     """Bus bandwidth in bytes/s: the scale-up port or the NICs of a node, whichever is slower."""
-    constants = collective_constants()
-    c, nccl = constants["achieved"], constants["nccl"]
+    c, nccl = group.achieved, collective_constants()["nccl"]
     rate = achieved.port_rate(group) if group.per_node > 1 else float("inf")
     if group.nodes > 1:
         rate = min(rate * c["ring_through_network"], achieved.network_rate(group))

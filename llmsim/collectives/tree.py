@@ -28,8 +28,7 @@ def tree_traffic(size: float, group: Group) -> tuple[float, float]:
 
 def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:
     """(phases, channels) of a tree on this group."""
-    constants = collective_constants()
-    c, nccl = constants["achieved"], constants["nccl"]
+    c, nccl = group.achieved, collective_constants()["nccl"]
     m, ppn = group.nodes, group.per_node
     channels = used_channels(size, device_channels(group, "tree"), protocol, group.ranks, ring=False)
     intra, inter = tree_traffic(size, group)

@@ -17,6 +17,7 @@ from llmsim.model.shard import Shard
 from llmsim.program.build import Builder, Program
 from llmsim.program.gradients import DTYPE_BYTES, Shares
 from llmsim.program.parts import StagePart
+from llmsim.program.physics import physics_of
 from llmsim.scenario import Scenario
 
 _EDGE = {"embedding": embedding_part, "head": head_part, "projector": projector_part, "mtp": mtp_part}
@@ -33,7 +34,7 @@ class StageMemory:
 
 
 def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
-    builder = Builder(scenario)
+    builder = Builder(scenario, physics_of(scenario))
     options, shard, training = builder.options, builder.shard, scenario.training
     layout, architecture = builder.resolved.layout, builder.resolved.architecture
     sharding = options.sharding

@@ -1,14 +1,11 @@
 """From a scenario to a program: cluster, groups, classes, and the lanes of each class."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from llmsim.catalogue.host_constants import HostCost
-from llmsim.catalogue.kernel_constants import KernelConstants, kernel_constants
 from llmsim.cluster.cluster import Cluster
-from llmsim.collectives.calibrate import constants
-from llmsim.cost.calibrate import scaled
 from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.cost.spread import slowest_share
 from llmsim.engine.plan import Lane, Plan
@@ -25,11 +22,11 @@ from llmsim.program.iteration import ClassProgram
 from llmsim.program.jitter import ALL, jittered
 from llmsim.program.labels import Label, Numbered, PassTags, Tag
 from llmsim.program.pass_templates import PassTemplates
+from llmsim.program.physics import Physics
 from llmsim.program.placement import Traffic
 from llmsim.program.ranks import Ranks
 from llmsim.program.stage import StageProgram
 from llmsim.program.team import Team, teams
-from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
 
 
@@ -80,10 +77,10 @@ class Builder(Ranks):
         for number, link in enumerate(classes.link_representative.tolist()):
             self._change(plan, classes.link_resource(number), self.faults.links.get(link, ()))
         plan.background = self.background.parts(classes)
-        groups = class_groups(classes, self.kept, self.cluster, self.gpu_of_rank)
+        groups = class_groups(classes, self.kept, self.cluster, self.gpu_of_rank, self.physics.achieved)
         stage_of = self.resolved.layout.axis_index("pp")[classes.representative]
         labels, tags, signatures = Numbered(), Numbered(), Numbered()
-        kernels = KernelCosts(gpu, self._traits, self._kernel_constants)
+        kernels = KernelCosts(gpu, self._traits, self.physics.constants(gpu))
         meetings, known, blocks = {}, {}, {}
         costs = []
         if self.loading:
@@ -123,11 +120,6 @@ class Builder(Ranks):
             plan, labels.values, tags.values, classes, stage_of, self.schedule, self.cluster, groups, self.stages,
             self.traffic, self.gpu_of_rank,
         )  # fmt: skip
-
-    @property
-    def _kernel_constants(self) -> KernelConstants:
-        name = self.resolved.topology.gpu.kernels
-        return scaled(kernel_constants(name), dict(self.resolved.calibration.kernels.get(name, {})))
 
     def _jittered(self, lanes: list[Lane], labels: list[Label], tags: list[Tag]) -> list[Lane]:
         classes, simulation = self.classes, self.scenario.simulation
@@ -214,9 +206,6 @@ class Builder(Ranks):
         return degrees
 
 
-def build_program(scenario: Scenario, what_if: WhatIf = AS_IS) -> Program:
+def build_program(scenario: Scenario, physics: Physics) -> Program:
     """The program of a scenario. Raises the `UserError` of whatever does not fit together."""
-    calibrated = scenario.resolve().calibration
-    faster = {name: getattr(what_if, name) * factor for name, factor in calibrated.speeds.items()}
-    with constants(calibrated.collectives):
-        return Builder(scenario, replace(what_if, **faster)).build()
+    return Builder(scenario, physics).build()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llmsim.catalogue.collective_constants import Achieved
 from llmsim.cluster.cluster import Cluster
 from llmsim.cluster.links import KIND
 from llmsim.engine.refinement import FlowSet, mix, refine
@@ -156,9 +157,12 @@ def crossed_by_several(traffic: Mapping[str, Traffic], ranks: int, links: int) -
 
 
 def class_groups(
-    classes: RankClasses, traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndarray
+    classes: RankClasses, traffic: Mapping[str, Traffic], cluster: Cluster, gpu: np.ndarray, achieved: Achieved
 ) -> list[dict[str, ClassGroup]]:
-    """For each class, each kind of group it is in: the group's numbers and the load of its traffic on link classes."""
+    """For each class, each kind of group it is in: the group's numbers and the load of its traffic on link classes.
+
+    achieved: what collectives achieve.
+    """
     result: list[dict[str, ClassGroup]] = [{} for _ in classes.count]
     for kind, entry in traffic.items():
         intra = _loads(classes, entry.intra)
@@ -179,7 +183,7 @@ def class_groups(
                 members = tuple(np.unique(classes.of_rank[entry.members[row]]).tolist())
             result[number][kind] = ClassGroup(
                 kind,
-                describe_group(entry, cluster, gpu, row),
+                describe_group(entry, cluster, gpu, row, achieved),
                 members,
                 _sum(intra, members),
                 _sum(inter, members),

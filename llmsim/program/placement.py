@@ -5,7 +5,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from llmsim.catalogue.collective_constants import generation
+from llmsim.catalogue.collective_constants import CATALOGUED, Achieved, generation
 from llmsim.cluster.cluster import Cluster
 from llmsim.cluster.host import host_routes
 from llmsim.cluster.topology import Topology
@@ -170,12 +170,14 @@ def _routes(
 _FABRIC = {"infiniband": "ib", "omni-path": "omnipath"}
 
 
-def describe_group(traffic: Traffic, cluster: Cluster, gpu: np.ndarray, group: int) -> Group:
+def describe_group(
+    traffic: Traffic, cluster: Cluster, gpu: np.ndarray, group: int, achieved: Achieved = CATALOGUED
+) -> Group:
     """The numbers of one group that its collectives depend on."""
     members = gpu[traffic.members[group]]
     nodes, counts = np.unique(cluster.node_of(members), return_counts=True)
     links = _links_among(cluster, members)
-    return _describe(cluster.topology, members.size, len(nodes), int(counts.max()), links, traffic.latency)
+    return _describe(cluster.topology, members.size, len(nodes), int(counts.max()), links, traffic.latency, achieved)
 
 
 def _links_among(cluster: Cluster, members: np.ndarray) -> int | None:
@@ -197,7 +199,15 @@ def _links_among(cluster: Cluster, members: np.ndarray) -> int | None:
 
 
 @lru_cache(maxsize=4096)
-def _describe(topology: Topology, ranks: int, nodes: int, per_node: int, links: int | None, latency: float) -> Group:
+def _describe(
+    topology: Topology,
+    ranks: int,
+    nodes: int,
+    per_node: int,
+    links: int | None,
+    latency: float,
+    achieved: Achieved,
+) -> Group:
     device, node = topology.gpu, topology.node
     bandwidth, scale_up = topology.scale_up_bandwidth, node.scale_up
     if links is not None:
@@ -221,4 +231,5 @@ def _describe(topology: Topology, ranks: int, nodes: int, per_node: int, links: 
         fabric_latency=max(latency - one_leaf, 0.0) if nodes > 1 else 0.0,
         rail_aligned=topology.network.rail_optimised,
         nvls=scale_up == "nvswitch" and device.architecture in ("hopper", "blackwell"),
+        achieved=achieved,
     )

@@ -17,9 +17,10 @@ from llmsim.program.contents import stage_programs
 from llmsim.program.data import Loading, loading_of
 from llmsim.program.faults import FaultPlan, plan_faults
 from llmsim.program.options import Options
+from llmsim.program.physics import Physics
 from llmsim.program.placement import Traffic, exchange_traffic, host_traffic, peer_traffic, ring_traffic
 from llmsim.program.stage import StageProgram
-from llmsim.program.what_if import AS_IS, WhatIf
+from llmsim.program.what_if import WhatIf
 from llmsim.scenario import Scenario
 
 
@@ -28,7 +29,11 @@ class Ranks:
     """What a scenario's ranks are told by, each part made once."""
 
     scenario: Scenario
-    what_if: WhatIf = AS_IS
+    physics: Physics
+
+    @property
+    def what_if(self) -> WhatIf:
+        return self.physics.what_if
 
     @cached_property
     def resolved(self):

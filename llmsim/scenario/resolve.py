@@ -49,7 +49,7 @@ class Resolved:
 def resolve(scenario: Scenario, origin: Origin, sibling: Scenario | None = None) -> Resolved:
     """Looks up names and makes every cross-field check; `ScenarioError` with one line for each fault.
 
-    sibling: a valid scenario whose model or topology may be the same, to save looking them up again.
+    sibling: a valid scenario whose model, topology or calibration may be the same, to save looking them up again.
     """
     faults: list[tuple[str, str]] = []
     same_model = (
@@ -64,7 +64,8 @@ def resolve(scenario: Scenario, origin: Origin, sibling: Scenario | None = None)
     )
     architecture = sibling.resolve().architecture if same_model else _tried(_architecture, scenario, origin, faults)
     topology = sibling.resolve().topology if same_cluster else _tried(_topology, scenario, origin, faults)
-    calibration = _tried(_calibration, scenario, origin, faults)
+    same_calibration = sibling is not None and sibling.simulation.calibration == scenario.simulation.calibration
+    calibration = sibling.resolve().calibration if same_calibration else _tried(_calibration, scenario, origin, faults)
     faults += run_not_yet(scenario, architecture)
     if architecture is None or topology is None:
         raise _error(faults, origin)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from types import SimpleNamespace
 
+from llmsim.catalogue.gpus import Gpu
 from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.engine.plan import Plan
 from llmsim.model.work import Communication, Step
@@ -17,6 +18,7 @@ from llmsim.program.build import Builder
 from llmsim.program.classes import class_groups
 from llmsim.program.costs import ClassCosts
 from llmsim.program.labels import Numbered
+from llmsim.program.physics import Physics, physics_of
 from llmsim.scenario import Scenario
 
 
@@ -68,7 +70,7 @@ class Outline(Builder):
         section = self.scenario.cluster
         paths = (section.routing, self.scenario.simulation.seed, section.rank_map, self.scenario.background)
         sizes = (self.resolved.nodes, self.resolved.gpus_per_node)
-        grid = _Grid(self, (layout, self.resolved.topology, *sizes, ends, *paths))
+        grid = _Grid(self, (self.physics, layout, self.resolved.topology, *sizes, ends, *paths))
         return _costs(grid)
 
 
@@ -103,21 +105,23 @@ def _costs(grid: _Grid) -> Costs:
     outline = grid.outline
     classes, gpu, plan = outline.classes, outline.resolved.topology.gpu, Plan()
     for _ in classes.count:
-        plan.capacities += [1.0, gpu.memory_bandwidth]
+        plan.capacities += [1.0, gpu.memory_bandwidth * outline.what_if.hbm]
     plan.capacities += outline.cluster.links.bandwidth[classes.link_representative].tolist()
-    groups = class_groups(classes, outline.kept, outline.cluster, outline.gpu_of_rank)
-    kernels = _kernels(gpu, outline._traits)
+    groups = class_groups(classes, outline.kept, outline.cluster, outline.gpu_of_rank, outline.physics.achieved)
+    kernels = _kernels(gpu, outline.physics, outline._traits)
     costs = tuple(
-        ClassCosts(plan, Numbered(), kernels, number, groups[number], {}) for number in range(len(classes.count))
+        ClassCosts(plan, Numbered(), kernels, number, groups[number], {}, what_if=outline.what_if)
+        for number in range(len(classes.count))
     )
     return Costs(kernels, costs)
 
 
 @lru_cache(maxsize=16)
-def _kernels(gpu, traits: KernelTraits) -> KernelCosts:
-    return KernelCosts(gpu, traits)
+def _kernels(gpu: Gpu, physics: Physics, traits: KernelTraits) -> KernelCosts:
+    return KernelCosts(gpu, traits, physics.constants(gpu))
 
 
 def outline_of(scenario: Scenario) -> Outline:
     """Faults only take time away, so that bounds without them hold with them."""
-    return Outline(scenario.with_values({"faults": []}) if scenario.faults else scenario)
+    scenario = scenario.with_values({"faults": []}) if scenario.faults else scenario
+    return Outline(scenario, physics_of(scenario))
