@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llmsim.errors import UserError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -33,6 +35,45 @@ _DEFAULTS = {"ranks": 1, "kind": "compute", "group": "", "flops": 0.0, "bytes": 
 def trace_frame(rows: Sequence[dict]) -> "pd.DataFrame":
     """A trace from plain rows; what a row leaves out is -1, one rank, or empty."""
     columns = {name: [row.get(name, _DEFAULTS.get(name, -1)) for row in rows] for name in COLUMNS}
+    return _ordered(columns)
+
+
+_LARGEST = 2**31 - 1  # of a rank, stage, layer or micro-batch: the table keeps them in 32 bits
+_TEXTS = ("stream", "kind", "name", "phase", "group")
+
+
+def checked_trace(table: "pd.DataFrame", path: str) -> "pd.DataFrame":
+    """A trace as it was saved. Raises `UserError` for a table of another kind: columns, numbers, times."""
+    import pandas as pd
+
+    if "exposed" not in table.columns:  # saved by a version that did not have it
+        table = table.assign(exposed=0.0)
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        has = ", ".join(map(str, table.columns))
+        raise UserError(
+            f"{path}: this is no trace of `llmsim run --trace`: the column {missing[0]} is missing; it has {has[:200]}"
+        )
+    if table.empty:
+        raise UserError(f"{path}: this trace has no op")
+    columns = {}
+    for name, kind in COLUMNS.items():
+        if name in _TEXTS:
+            columns[name] = table[name].astype(str)
+            continue
+        numbers = pd.to_numeric(table[name].astype(object), errors="coerce").to_numpy(dtype=float)
+        least, most = (-1.0, float(_LARGEST)) if kind == "int32" else (0.0, 1e30)
+        good = (numbers >= least) & (numbers <= most)  # false for NaN
+        if kind == "int32":
+            good &= numbers == np.floor(numbers)
+        if not good.all():
+            row = int(np.flatnonzero(~good)[0])
+            what = "a whole number of at least -1" if kind == "int32" else "a number of at least 0"
+            raise UserError(f"{path}: row {row + 1}: {name} is {str(table[name].iloc[row])[:40]!r}; expected {what}")
+        columns[name] = numbers
+    late = np.flatnonzero(columns["end_s"] < columns["start_s"])
+    if len(late):
+        raise UserError(f"{path}: row {late[0] + 1}: end_s is before start_s")
     return _ordered(columns)
 
 

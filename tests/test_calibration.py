@@ -190,7 +190,7 @@ def test_mistakes_are_sentences(tmp_path):
         file.write_text(text, "utf-8")
         with pytest.raises(CatalogueError, match=message):
             read_calibration(file)
-    with pytest.raises(ScenarioError, match=r"simulation\.calibration: .*no such calibration file"):
+    with pytest.raises(ScenarioError, match=r"simulation\.calibration: .*no such file; expected a calibration file"):
         llmsim.Scenario(**RUN | {"simulation": {"calibration": "nowhere.yaml"}})
 
 

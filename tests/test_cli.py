@@ -137,7 +137,7 @@ def test_the_trace_is_saved(simulated, capsys, tmp_path, suffix):
         (["rnu"], "did you mean 'run'"),
         (["plot", "scenarios/quickstart.yaml"], "'-o'"),
         (["plot", "scenarios/quickstart.yaml", "-o", "out.txt"], "must end in .png"),
-        (["plot", "no-trace.csv", "-o", "out.png"], "there is no such trace"),
+        (["plot", "no-trace.csv", "-o", "out.png"], "no such file; expected a trace"),
         (["plot", "trace.csv", "--kind", "memory", "-o", "out.png"], "needs a scenario"),
         (["models", "no-such"], "no model's name or family holds no-such"),
         (["collective", "all_reduce", "--topology", "dgx-h100", "--sizes", "1M-8G"], "'1M' in '1M-8G' is no size"),

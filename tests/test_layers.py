@@ -9,12 +9,11 @@ ROOT = Path(__file__).parents[1] / "llmsim"
 
 # From the bottom up. A module imports from its own layer and from those before it.
 LAYERS = [
-    {"errors", "units", "files"},
+    {"errors", "units", "trace", "files", "documents"},
     {"catalogue", "model"},  # an entry of the catalogue is a model's architecture
     {"cluster", "parallel"},
     {"cost", "collectives"},
     {"engine"},
-    {"trace"},
     {"scenario"},
     {"program", "memory", "analysis"},
     {"economics"},

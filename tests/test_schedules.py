@@ -289,7 +289,7 @@ def test_deadlock_names_the_first_blocked_op_of_each_rank():
         (("1f1b", 4, 2.5), "micro_batches: 2.5 is not possible"),
         (("1f1b", 4), "micro_batches is missing"),
         (("zb_h1", 4, 8), "did you mean 'zb-h1'?"),
-        (("nowhere/mine.csv",), "schedule table 'nowhere/mine.csv' cannot be read: No such file"),
+        (("nowhere/mine.csv",), "nowhere/mine.csv: there is no such file; expected a schedule table"),
     ],
     ids=str,
 )
@@ -382,7 +382,7 @@ def test_table_mistakes(tmp_path, text, part):
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("{\n]", "line 2: not JSON"),
+        ("{\n]", ":2: this is not JSON"),
         ("3", "a list of ops for each rank"),
         ('[[["F", 0, 0]]]', "op 0 of rank 0: F has 2 numbers; expected direction, stage, micro-batch"),
         ('[[["F", 0, 0, 1.5]]]', "op 0 of rank 0: 1.5 is not a whole number"),

@@ -80,7 +80,7 @@ def test_a_dash_is_standard_input(monkeypatch):
 
 
 def test_a_sweep_is_no_scenario():
-    with pytest.raises(LlmsimError, match=r"^sweep-cluster-size: this is a sweep, not a scenario; try llmsim sweep "):
+    with pytest.raises(LlmsimError, match=r"sweep-cluster-size.yaml: this is a sweep, not a scenario; run it with `llmsim sweep sweep-cluster-size "):
         llmsim.load_scenario("sweep-cluster-size")
 
 

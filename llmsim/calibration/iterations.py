@@ -6,6 +6,7 @@ from pathlib import Path
 from llmsim.calibration.estimate import estimate
 from llmsim.calibration.result import Calibration, constant, order
 from llmsim.catalogue.calibration import SPEEDS
+from llmsim.documents import read_document
 from llmsim.errors import ScenarioError, UnitError, nearest
 from llmsim.program.what_if import WhatIf
 from llmsim.scenario import Scenario, load_scenario
@@ -43,12 +44,7 @@ def calibrate_iterations(path: str | Path, progress: Callable[[float], None] | N
 
 def read_runs(path: str | Path) -> list[tuple[Scenario, float]]:
     """(scenario, seconds) of each entry; scenario files are relative to this file."""
-    import yaml
-
-    try:
-        data = yaml.safe_load(Path(path).read_text("utf-8"))
-    except yaml.YAMLError as error:
-        raise ScenarioError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from None
+    data = read_document(path, ScenarioError, "measured iterations in YAML").data
     if not isinstance(data, list) or not data:
         raise ScenarioError(f"{path}: expected a list of entries such as {{scenario: run.yaml, time: 12.3 s}}")
     return [_run(entry, number, Path(path)) for number, entry in enumerate(data)]

@@ -1,6 +1,5 @@
 """Kernel constants from a table of matrix products: CSV with m, n, k and a time or a rate."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from llmsim.catalogue.kernel_constants import kernel_constants
 from llmsim.cost.calibrate import scaled
 from llmsim.cost.gemm import gemm_time
 from llmsim.errors import CatalogueError
+from llmsim.files import read_rows
 from llmsim.model.work import Gemm
 
 _UNITS = {"time_s": 1.0, "time_ms": 1e-3, "time_us": 1e-6}
@@ -43,15 +43,14 @@ def calibrate_kernels(path: str | Path, gpu_name: str) -> Calibration:
 
 def read_products(path: str | Path, device: Gpu) -> list[tuple[Gemm, float]]:
     """(product, seconds) of each row of the table."""
-    with Path(path).open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        columns = [name.strip().lower() for name in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        missing = [name for name in ("m", "n", "k") if name not in columns]
-        if missing or not any(name in columns for name in (*_UNITS, "tflops")):
-            wanted = missing[0] if missing else f"{', '.join(_UNITS)} or tflops"
-            raise CatalogueError(f"{path}: column {wanted} is missing; the table has {', '.join(columns) or 'none'}")
-        return [_product(row, f"{path}:{reader.line_num}", device) for row in reader]
+    columns, rows = read_rows(path, CatalogueError, "a table of matrix products in CSV")
+    missing = [name for name in ("m", "n", "k") if name not in columns]
+    if missing or not any(name in columns for name in (*_UNITS, "tflops")):
+        wanted = missing[0] if missing else f"{', '.join(_UNITS)} or tflops"
+        raise CatalogueError(f"{path}: column {wanted} is missing; the table has {', '.join(columns)[:200] or 'none'}")
+    if not rows:
+        raise CatalogueError(f"{path}: the table has no row; expected one for each matrix product")
+    return [_product(row, f"{path}:{line}", device) for line, row in rows]
 
 
 def _product(row: Mapping[str, str], place: str, device: Gpu) -> tuple[Gemm, float]:

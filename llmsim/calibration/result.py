@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from llmsim.calibration.estimate import Estimate
+from llmsim.files import write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Calibration:
         import yaml
 
         body = yaml.safe_dump(sections, sort_keys=False) if sections else "{}\n"
-        Path(path).write_text(f"# llmsim calibrate {self.source}\n# {self.sentence}\n{body}", "utf-8")
+        write_text(f"# llmsim calibrate {self.source}\n# {self.sentence}\n{body}", path)
 
 
 def constant(path: tuple[str, ...], found: Estimate, catalogue: float = 1.0) -> Constant:

@@ -10,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 
 from llmsim.catalogue.collective_constants import CATALOGUED
+from llmsim.documents import read_document
 from llmsim.errors import CatalogueError, nearest
 
 KERNELS = ("issue", "power", "launch", "hbm")
@@ -30,14 +31,7 @@ AS_CATALOGUED = Calibrated()
 
 def read_calibration(path: str | Path) -> Calibrated:
     """The file of this path. Raises `CatalogueError` with file, key, value and what is accepted."""
-    import yaml
-
-    try:
-        data = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise CatalogueError(f"{path}: there is no such calibration file; `llmsim calibrate -o` writes one") from None
-    except yaml.YAMLError as error:
-        raise CatalogueError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from None
+    data = read_document(path, CatalogueError, "a calibration file, which `llmsim calibrate -o` writes").data
     sections = _mapping(path, "", data or {})
     for name in sections:
         if name not in ("kernels", "collectives", "speeds"):

@@ -3,13 +3,17 @@
 Exit status: 0 done, 1 a negative answer where a yes was asked for, 2 the user's input is wrong, 3 a bug in llmsim.
 """
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
 from llmsim import __version__
+from llmsim.cli.encoding import print_anywhere
 from llmsim.errors import LlmsimError, UserError
 
 # name: (module of llmsim.cli, one line of help), in the order that --help shows
@@ -85,8 +89,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments  # wherever it stands
     arguments = [argument for argument in arguments if argument != "--debug"]
+    print_anywhere()
     try:
-        status = cli.main(arguments, prog_name="llmsim", standalone_mode=False)
+        status = _called(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what stdout refuses shows here, and not when Python ends
     except UserError as error:
         _complain(f"llmsim: {error}" if "\n" not in str(error) else _many(str(error)), 2)
     except click.ClickException as error:
@@ -97,14 +104,43 @@ def main(argv: Sequence[str] | None = None) -> None:
         _complain("llmsim: stopped", 130)
     except BrokenPipeError:
         # The reader of our output has gone, as in `llmsim models | head`; that is no error.
-        sys.stderr.close()
+        _silence()
         sys.exit(0)
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError | MemoryError):  # the machine's limits, not a mistake of llmsim's
+            _silence()
+            _complain(f"llmsim: {_limit(error)}", 2)
         kind = "" if isinstance(error, LlmsimError) else f"{type(error).__name__}: "
         _complain(f"llmsim: internal error: {kind}{error}\nThis is a bug; --debug shows where it happened.", 3)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _called(arguments: list[str]) -> object:
+    """The command's exit status. As `cli.main`, which would end with 1 when the reader of our output has gone."""
+    if "_LLMSIM_COMPLETE" in os.environ:
+        cli.main(arguments, prog_name="llmsim")  # a shell asks for completions
+    try:
+        with cli.make_context("llmsim", arguments) as context:
+            return cli.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+
+
+def _silence() -> None:
+    """Nothing more to stdout, not even what is in its buffer when Python ends."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):  # no file behind it, as in a test
+        return
+
+
+def _limit(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return "this machine's memory is not enough for it; fewer micro-batches or --set simulation.detail=block help"
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}cannot read or write: {error.strerror or error}"
 
 
 def _many(text: str) -> str:
@@ -112,6 +148,7 @@ def _many(text: str) -> str:
     return "\n".join([f"llmsim: {len(lines)} mistakes:", *(f"  {line}" for line in lines)])
 
 
-def _complain(text: str, status: int) -> None:
-    click.echo(text, err=True)
+def _complain(text: str, status: int) -> NoReturn:
+    with contextlib.suppress(OSError):  # stderr may be gone or full too
+        click.echo(text, err=True)
     sys.exit(status)

@@ -37,9 +37,14 @@ def calibrate(
     """
     from llmsim.cli.console import SlowProgress, print_json
     from llmsim.errors import UserError
+    from llmsim.files import check_output
 
     path = Path(file)
-    if not path.is_file():
+    if output:
+        check_output(output, (".yaml", ".yml"))
+    if path.is_dir():
+        raise UserError(f"{file}: this is a folder; expected a log of nccl-tests, a .csv or a .yaml")
+    if not path.exists():
         raise UserError(f"{file}: there is no such file; expected a log of nccl-tests, a .csv or a .yaml")
     if path.suffix in (".yaml", ".yml", ".json"):
         from llmsim.calibration.iterations import calibrate_iterations

@@ -113,12 +113,13 @@ def gpus(as_json: bool) -> None:
 def scenarios(as_json: bool) -> None:
     """Scenarios that come with llmsim: every command that takes a scenario takes such a name."""
     from llmsim.catalogue.shipped import shipped
+    from llmsim.documents import read_document
+    from llmsim.errors import ScenarioError
     from llmsim.scenario import load_scenario
-    from llmsim.scenario.load import read_mapping
 
     rows = []
     for name, file in shipped("scenarios").items():
-        if "cluster" not in read_mapping(file)[0]:
+        if "cluster" not in read_document(file, ScenarioError, "a scenario").data:
             continue  # a sweep, which names a scenario
         found = load_scenario(file)
         gpus, topology = found.resolve().gpus, found.cluster.topology

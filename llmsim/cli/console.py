@@ -43,8 +43,12 @@ def console() -> "Console":
     """stdout for people: at most 120 columns, and exactly 120 where there is no terminal."""
     from rich.console import Console
 
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # for `main`, where rich would end with status 1
+
     probe = Console(highlight=False)
-    return Console(highlight=False, width=min(probe.width, 120) if probe.is_terminal else 120)
+    return Screen(highlight=False, width=min(probe.width, 120) if probe.is_terminal else 120)
 
 
 def print_table(

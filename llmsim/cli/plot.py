@@ -41,11 +41,11 @@ def plot(source: str, kind: str, output: str, settings: tuple[str, ...], detail:
 
 
 def _of_trace(source: str, kind: str, output: str) -> "Figure | str":
-    from llmsim.files import read_table
+    from llmsim.files import read_trace
 
     if kind not in _FROM_TRACE:
         raise UserError(f"--kind {kind} needs a scenario; a trace shows {', '.join(_FROM_TRACE)}")
-    return _draw(kind, output, read_table(source), None, Path(source).stem)
+    return _draw(kind, output, read_trace(source), None, Path(source).stem)
 
 
 def _of_scenario(source: str, kind: str, output: str, settings: tuple[str, ...], detail: str | None) -> Any:

@@ -1,5 +1,6 @@
 """`llmsim search`: the best parallel layouts."""
 
+import sys
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,8 @@ def search(
         print_json(_document(found))
     else:
         _print(found, loaded, " ".join(["llmsim run", scenario, *(f"--set {quote(each)}" for each in settings)]))
+    if not found.complete:
+        sys.exit(130)
 
 
 def _document(found: "Found") -> dict[str, Any]:
@@ -113,6 +116,9 @@ def _print(found: "Found", scenario: "Scenario", command: str) -> None:
         f"{scenario.name}: {counts['valid']:,} valid layouts; {counts['too_large']:,} cannot fit and "
         f"{counts['too_slow']:,} cannot be better, by their bounds; {counts['simulated']:,} simulated"
     )
+    if not found.best and not found.complete:
+        click.echo("None was simulated before the search was interrupted.")
+        return
     if not found.best:
         click.echo("None of them fits: it takes more GPUs, GPUs with more memory, or offloading.")
         return

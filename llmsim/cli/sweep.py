@@ -22,13 +22,17 @@ def sweep(
     sweep_file: str, output: str, workers: int | None, resume: bool, scheduler: str | None, as_json: bool
 ) -> None:
     """Simulate every point of SWEEP.yaml; finished runs are kept in OUT.journal until all are done."""
-    from llmsim.cli.console import SlowProgress, print_json
+    from llmsim.cli.console import SlowProgress, print_json, warn
     from llmsim.sweeping import sweep as run_sweep
     from llmsim.sweeping.file import load_sweep
 
     loaded = load_sweep(sweep_file)
-    with SlowProgress(f"{len(loaded.points)} points") as progress:
-        table = run_sweep(loaded.scenario, loaded.points, workers, scheduler, output, resume, progress)
+    try:
+        with SlowProgress(f"{len(loaded.points)} points") as progress:
+            table = run_sweep(loaded.scenario, loaded.points, workers, scheduler, output, resume, progress)
+    except KeyboardInterrupt:
+        warn([f"finished runs are in {output}.journal; the same command with --resume goes on"])
+        raise
     if as_json:
         print_json(table.astype(object).where(table.notna(), None).to_dict("records"))
     else:

@@ -41,6 +41,10 @@ def validate(
         from llmsim.files import PICTURES, check_output
 
         check_output(plot, PICTURES)
+    if report:
+        from llmsim.files import check_output
+
+        check_output(report, (".md",))
     document: dict[str, Any] = {}
     rows = _table(table, name) if table else None
     if rows is None and name in (None, "kernels"):

@@ -9,6 +9,7 @@ from llmsim.catalogue.gpus import Gpu, gpu
 from llmsim.catalogue.shipped import shipped
 from llmsim.cluster.keys import read_values
 from llmsim.cluster.mesh import mesh_of
+from llmsim.documents import read_document
 from llmsim.errors import CatalogueError, TopologyError, nearest
 
 
@@ -170,13 +171,7 @@ def _find(name: str) -> Path:
 
 
 def read_yaml(path: Path) -> dict:
-    import yaml
-
-    try:
-        loaded = yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise TopologyError(f"{path}: this is not readable YAML ({reason})") from None
+    loaded = read_document(path, TopologyError, "a topology in YAML").data
     if not isinstance(loaded, dict):
         raise TopologyError(f"{path}: expected a mapping with node and network")
     return loaded

@@ -1,10 +1,10 @@
 """An `Architecture` out of a Hugging Face config.json. What each family's fields mean: `config_families`."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llmsim.documents import read_json
 from llmsim.errors import ModelError, nearest
 from llmsim.model.architecture import Architecture
 from llmsim.model.config_families import READERS
@@ -21,14 +21,9 @@ def load_config(path: str | Path) -> Architecture:
     file = Path(path)
     if file.is_dir():
         file = file / "config.json"
-    try:
-        fields = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ModelError(_no_such(path)) from None
-    except OSError as error:
-        raise ModelError(f"{file}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise ModelError(f"{file}: is not JSON ({error})") from None
+    if not file.exists():
+        raise ModelError(_no_such(path))
+    fields = read_json(file, ModelError, "a Hugging Face config.json")
     if not isinstance(fields, dict):
         raise ModelError(f"{file}: holds no JSON object; expected a Hugging Face config.json")
     name = file.parent.name if file.name == "config.json" and file.parent.name else file.stem

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmsim.errors import UserError
+from llmsim.files import PICTURES, check_output, written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,6 @@ INK = "#222222"
 MUTED = "#6B6B6B"
 HATCH = "#C9C9C9"
 _TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
-FORMATS = (".png", ".svg", ".pdf")
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -50,16 +49,14 @@ def new_figure(width: float, height: float) -> "Figure":
 def save_figure(figure: "Figure", path: str | Path, dpi: int = 160) -> Path:
     """Write `figure` as PNG, SVG or PDF, by the suffix of `path`; raises `UserError` for another suffix or folder."""
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"cannot write a picture to {str(path)!r}: its name must end in .png, .svg or .pdf")
-    if not path.parent.is_dir():
-        raise UserError(f"cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist")
+    check_output(str(path), PICTURES)
     from matplotlib import rc_context
 
     # Text stays text in SVG, and equal results give equal files.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "llmsim"}):
         dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
-        figure.savefig(path, dpi=dpi, metadata=dated)
+        with written(path) as place:
+            figure.savefig(place, dpi=dpi, metadata=dated)
     return path
 
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llmsim.documents import spoken
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -38,9 +40,3 @@ class Origin:
         below = tuple(f"{key}." for key in said)
         lines = {key: line for key, line in self.lines.items() if not key.startswith(below)}
         return Origin(self.file, lines, self.elsewhere | said)
-
-
-def spoken(key: str) -> str:
-    """`faults.0.kind` as people write it: `faults[0].kind`."""
-    head, *rest = key.split(".")
-    return head + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in rest)

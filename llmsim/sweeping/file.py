@@ -21,9 +21,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from llmsim.documents import read_document
 from llmsim.errors import UserError, nearest
 from llmsim.scenario import Scenario, load_scenario
-from llmsim.scenario.load import find_scenario, read_mapping
+from llmsim.scenario.load import find_scenario
 from llmsim.sweeping.points import MOST, Point, expand, expand_grid, zipped
 
 _KEYS = ("scenario", "description", "set", "grid", "zip", "points")
@@ -45,7 +46,11 @@ def load_sweep(path: str | Path) -> SweepFile:
     path = find_scenario(path)
     if str(path) != "-" and not path.exists():
         raise UserError(f"{path}: there is no such sweep file")
-    data, _ = read_mapping(path)
+    data = read_document(path, UserError, "a sweep in YAML: scenario, and grid, zip or points").data
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a sweep is a mapping with scenario, and grid, zip or points")
+    if "cluster" in data and "scenario" not in data:
+        raise UserError(f"{path}: this is a scenario, not a sweep; name it in one, as scenario: {Path(path).name}")
     for key in data:
         if key not in _KEYS:
             raise UserError(f"{path}: {key}: unknown key{nearest(key, _KEYS)}; expected {', '.join(_KEYS)}")

@@ -1,7 +1,8 @@
 """Finished runs on disk, one JSON line each, so that a sweep killed at any moment goes on where it was.
 
-Lines are only ever appended, each by one write. A line cut short by a kill is dropped when the journal is opened again;
-its run counts as not finished. After the last run a closing line says that the sweep is complete.
+Lines are only ever appended, each by one write; a file with other lines is refused, not overwritten. A line cut short
+by a kill is dropped when the journal is opened again; its run counts as not finished. After the last run a closing line
+says that the sweep is complete.
 """
 
 import json
@@ -12,9 +13,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from llmsim.errors import UserError
-from llmsim.sweeping.outcome import Row
+from llmsim.sweeping.outcome import STATUSES, Row
 
 _COMPLETE = {"complete": True}
+_END = ""  # stands for the key of the closing line
 
 
 class Journal:
@@ -24,7 +26,10 @@ class Journal:
         """Raises `UserError` when runs of an interrupted sweep would be lost, or another process is writing."""
         self.path = path
         self._where: dict[str, int] = {}
-        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115  closed by close()
+        try:
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115  closed by close()
+        except OSError as wrong:
+            raise UserError(f"{path}: the journal of the sweep cannot be written: {wrong.strerror}") from None
         self._lock()
         complete, end = self._index()
         if not resume and self._where and not complete:
@@ -68,19 +73,30 @@ class Journal:
         self._file.close()
 
     def _write(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry, default=_plain).encode() + b"\n")
+        line = json.dumps(entry, default=_plain).encode() + b"\n"
+        try:
+            whole = self._file.write(line) == len(line)
+            reason = "No space left on device"
+        except OSError as wrong:
+            whole, reason = False, wrong.strerror
+        if not whole:
+            raise UserError(f"{self.path}: the journal of the sweep cannot be written: {reason}")
 
     def _index(self) -> tuple[bool, int]:
         """Whether the sweep was complete, and where the last whole line ends."""
         complete, end = False, 0
         for start, line in _lines(self.path):
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                break
-            complete = entry == _COMPLETE
-            if "key" in entry:
-                self._where[entry["key"]] = start
+            key = _key_of(line)
+            if key is None:
+                self.close()
+                number = 1 + len(self._where)
+                raise UserError(
+                    f"{self.path}: what follows its first {len(self._where)} runs was written by no sweep "
+                    f"(near line {number}); delete the file, or choose another name for the sweep"
+                )
+            complete = key == _END
+            if not complete:
+                self._where[key] = start
             end = start + len(line)
         return complete, end
 
@@ -94,6 +110,18 @@ class Journal:
         except OSError:
             self.close()
             raise UserError(f"{self.path}: another sweep is writing here; wait for it or choose another name") from None
+
+
+def _key_of(line: bytes) -> str | None:
+    """The key of a line's run, `_END` of the closing one; None for what no sweep has written."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if entry == _COMPLETE:
+        return _END
+    good = isinstance(entry, dict) and isinstance(entry.get("key"), str) and isinstance(entry.get("row"), dict)
+    return entry["key"] if good and entry["key"] and entry["row"].get("status") in STATUSES else None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -110,15 +110,9 @@ def _checked(out: str | Path) -> Path:
 
 
 def _write(table: "pd.DataFrame", path: Path) -> None:
-    """Written beside and moved into place, so that a kill leaves no half file."""
-    import os
+    from llmsim.files import write_table
 
-    beside = path.with_name(f".{path.name}.part")
-    if path.suffix.lower() == ".parquet":
-        _storable(table).to_parquet(beside, index=False)
-    else:
-        table.to_csv(beside, index=False)
-    os.replace(beside, path)
+    write_table(_storable(table) if path.suffix.lower() == ".parquet" else table, path)
 
 
 def _storable(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -6,9 +6,11 @@ Only a few points are under way at any time and each result is handed over as it
 import multiprocessing
 import os
 import pickle
+import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -51,7 +53,8 @@ def _run_pool(work: Work, blob: bytes, waiting: Iterator[Task], workers: int) ->
     try:
         while True:
             for task in islice(waiting, workers * _AHEAD - len(running)):
-                running[pool.submit(_call, work, task[1])] = task
+                with _deaf_children():
+                    running[pool.submit(_call, work, task[1])] = task
             if not running:
                 return []
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -59,8 +62,25 @@ def _run_pool(work: Work, blob: bytes, waiting: Iterator[Task], workers: int) ->
                 yield running.pop(future)[0], result
     except BrokenProcessPool:
         return list(running.values())
+    except BaseException:  # Ctrl-C, or nobody wants the rest: what runs is not waited for
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes that start meanwhile do not hear Ctrl-C, which is for the driver: it then stops them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_dask(work: Work, shared: Any, tasks: Iterable[Task], address: str) -> Iterator[tuple[str, Any]]:
@@ -108,7 +128,6 @@ _shared: Any = None
 
 
 def _install(blob: bytes) -> None:
-    import signal
     from threading import Thread
 
     global _shared

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmsim.files import write_text
 from llmsim.validation.summary import percent
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def write_report(path: str | Path, frame: "pd.DataFrame | None" = None, workers:
     path = Path(path)
     frame = validate(workers=workers) if frame is None else frame
     picture = save_figure(plot_validation(frame), path.with_suffix(".png"), dpi=110)
-    path.write_text(report_text(frame, picture.name), "utf-8")
+    write_text(report_text(frame, picture.name), path)
     return path
 
 

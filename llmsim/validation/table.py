@@ -1,10 +1,10 @@
 """A user's own table of measured runs, with the columns of the shipped ones (docs/calibration.md lists them)."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
 from llmsim.errors import CatalogueError, nearest
+from llmsim.files import read_rows
 
 # column: what it holds. Everything else may be missing or empty.
 NEEDED = {
@@ -29,22 +29,14 @@ def read_table(path: str | Path) -> tuple[list[dict[str, str]], int]:
 
     Raises `CatalogueError` for a file that is no such table, a missing column, or a number that is none.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise CatalogueError(f"{path}: there is no such file; expected a CSV table of measured runs")
-    try:
-        lines = list(csv.DictReader(file.read_text("utf-8").splitlines()))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CatalogueError(f"{path}: this is not a CSV table ({error})") from None
-    columns = list(lines[0]) if lines else []
+    columns, lines = read_rows(path, CatalogueError, "a CSV table of measured runs")
     missing = [column for column in NEEDED if column not in columns]
     if len(missing) == 1:
         raise CatalogueError(f"{path}: the column {missing[0]!r} is missing{nearest(missing[0], columns)}")
     if missing:
         raise CatalogueError(f"{path}: the columns {', '.join(missing)} are missing")
     runs = []
-    for number, line in enumerate(lines, 2):
-        row = {key: (value or "").strip() for key, value in line.items() if key}
+    for number, row in lines:
         excluded = row.get("simulatable") in ("0", "0.0") or row.get("status") not in (None, "", "ok")
         if excluded or not row["iteration_time_s"]:
             continue

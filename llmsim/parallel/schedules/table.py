@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from llmsim.documents import parse_json
 from llmsim.errors import ScheduleError, nearest
+from llmsim.files import read_text, write_text, written
 from llmsim.parallel.schedules.evaluate import evaluate
 from llmsim.parallel.schedules.order import KINDS, Op, Schedule, freeze, op_text, parts
 
@@ -39,11 +41,7 @@ def read_table(path: str | Path) -> Schedule:
     one rank, and the order can be played. Raises `ScheduleError` naming the file and the line.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ScheduleError(f"schedule table {str(path)!r} cannot be read: {reason}") from None
+    text = read_text(path, ScheduleError, "a schedule table in CSV or JSON")
     rows = list(_json_rows(path, text) if path.suffix.lower() == ".json" else _csv_rows(path, text))
     if not rows:
         raise ScheduleError(f"{path}: the table holds no op; expected rows of {', '.join(REQUIRED)}")
@@ -76,10 +74,10 @@ def write_table(schedule: Schedule, path: str | Path) -> None:
     path = Path(path)
     if path.suffix.lower() == ".json":
         ops = ",\n".join(" [" + ", ".join(json.dumps(op) for op in ops) + "]" for ops in schedule.orders)
-        path.write_text(f'{{"orders": [\n{ops}\n]}}\n', encoding="utf-8")
+        write_text(f'{{"orders": [\n{ops}\n]}}\n', path)
         return
     columns = COLUMNS if schedule.overlapped else COLUMNS[:6]
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with written(path) as place, place.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         for rank, ops in enumerate(schedule.orders):
@@ -89,6 +87,13 @@ def write_table(schedule: Schedule, path: str | Path) -> None:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[Row]:
+    try:
+        yield from _rows_of(path, text)
+    except csv.Error as error:
+        raise ScheduleError(f"{path}: this is not CSV: {error}; expected a schedule table") from None
+
+
+def _rows_of(path: Path, text: str) -> Iterator[Row]:
     # A comment becomes an empty line, which csv skips while it goes on counting lines.
     lines = ["" if line.lstrip().startswith("#") else line for line in text.splitlines()]
     reader = csv.reader(lines)
@@ -123,10 +128,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ScheduleError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    content = parse_json(text, str(path), ScheduleError)
     orders = content.get("orders") if isinstance(content, dict) else content
     if not isinstance(orders, list) or not all(isinstance(ops, list) for ops in orders):
         raise ScheduleError(
