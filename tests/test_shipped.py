@@ -80,7 +80,8 @@ def test_a_dash_is_standard_input(monkeypatch):
 
 
 def test_a_sweep_is_no_scenario():
-    with pytest.raises(LlmsimError, match=r"sweep-cluster-size.yaml: this is a sweep, not a scenario; run it with `llmsim sweep sweep-cluster-size "):
+    words = r"sweep-cluster-size.yaml: this is a sweep, not a scenario; run it with `llmsim sweep sweep-cluster-size "
+    with pytest.raises(LlmsimError, match=words):
         llmsim.load_scenario("sweep-cluster-size")
 
 
