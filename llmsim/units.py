@@ -4,6 +4,7 @@
 """
 
 import math
+import operator
 import re
 from typing import Literal
 
@@ -33,6 +34,7 @@ _EXAMPLE = {
     "power": "'700 W'",
     "number": "300e9",
 }
+UNITS = {"bytes": " bytes", "bandwidth": " bytes/s", "time": " s", "flops": " FLOP/s", "power": " W", "number": ""}
 _QUANTITY = re.compile(r"^\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zµμ/]*)\s*$")
 
 
@@ -44,7 +46,10 @@ def parse_quantity(value: object, dimension: Dimension) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise UnitError(f"{value!r} is not a quantity; expected a number or a string such as {_EXAMPLE[dimension]}")
     if isinstance(value, int | float):
-        number, unit = float(value), ""
+        try:
+            number, unit = float(value), ""
+        except OverflowError:
+            raise UnitError("a whole number of more than 300 digits is out of range") from None
     else:
         match = _QUANTITY.match(value)
         if not match:
@@ -57,6 +62,23 @@ def parse_quantity(value: object, dimension: Dimension) -> float:
     if not math.isfinite(result):
         raise UnitError(f"{value!r} is not finite")
     return result
+
+
+def parse_count(value: object) -> int:
+    """A whole number, or a text such as `4k` (4000), `4Ki` (4096) or `1.5M`. Raises `UnitError` for anything else.
+
+    1e3 and integers of numpy are whole numbers; true and '8' are not.
+    """
+    if isinstance(value, str) and (match := _QUANTITY.match(value)) and match[2]:
+        scale = _BINARY.get(match[2]) or _PREFIX.get(match[2])
+        number = float(match[1].replace("_", "")) * scale if scale else math.nan
+        if math.isfinite(number) and number == round(number):
+            return round(number)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise UnitError("not a whole number")
+    return operator.index(value)
 
 
 def _noun(dimension: Dimension) -> str:

@@ -137,13 +137,13 @@ def test_files_that_are_no_config(tmp_path):
         load_config(tmp_path / "nothing.json")
     broken = tmp_path / "broken.json"
     broken.write_text("{oops")
-    with pytest.raises(ModelError, match=r"broken\.json: is not JSON"):
+    with pytest.raises(ModelError, match=r"broken\.json:1: this is not JSON"):
         load_config(broken)
     broken.write_text("[1]")
     with pytest.raises(ModelError, match="holds no JSON object"):
         load_config(broken)
     broken.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ModelError, match="is not JSON"):
+    with pytest.raises(ModelError, match="this is not UTF-8 text"):
         load_config(broken)
 
 

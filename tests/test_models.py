@@ -281,7 +281,7 @@ def test_contract_inline_model():
         ),
         (
             {"moe": {"experts": 2, "top_k": 1, "expert_ffn_hidden": 4, "capacity_factor": 0}},
-            "capacity_factor: 0 must be",
+            "capacity_factor: 0 is out of range",
         ),
         (
             {"mla": {"kv_lora_rank": 0, "qk_nope_head_dim": 1, "qk_rope_head_dim": 1, "v_head_dim": 1}},

@@ -13,7 +13,7 @@ import numpy as np
 from llmsim.cluster.clos import Clos, clos_of
 from llmsim.cluster.links import Edge, Links, Routes, routes_from_table, routes_of_split_flows
 from llmsim.cluster.node import NodeTemplate, check_local, nic_of, node_template
-from llmsim.cluster.topology import Topology
+from llmsim.cluster.topology import MOST_GPUS, Topology
 from llmsim.errors import SimulationError, TopologyError
 
 ROUTINGS = ("ideal", "ecmp-hash")
@@ -46,6 +46,9 @@ class Cluster:
         self.nodes = nodes
         self.gpus_per_node = check_local(topology, gpus_per_node)
         self.gpus = nodes * self.gpus_per_node
+        if self.gpus > MOST_GPUS:
+            many = f"{nodes:,} nodes of {self.gpus_per_node} GPUs are {self.gpus:,} GPUs"
+            raise TopologyError(f"{many}; expected at most {MOST_GPUS:,}")
         if nodes > 1 and not topology.graph and not topology.nic_ports:
             raise TopologyError(
                 f"{topology.path or topology.name} has no NIC, so it can only have 1 node, not {nodes}; "

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 from llmsim.catalogue.gpus import gpu
 from llmsim.errors import CatalogueError, TopologyError, UnitError, nearest
-from llmsim.units import parse_quantity
+from llmsim.units import UNITS, Dimension, parse_count, parse_quantity
 
 SCALE_UPS = ("nvswitch", "cube-mesh", "full-mesh", "bridge-pairs", "pcie", "none")
 NETWORKS = ("fat-tree", "leaf-spine", "rail-only", "dragonfly", "torus", "none")
 FABRICS = ("infiniband", "roce", "efa", "tcpx", "omni-path", "slingshot", "ethernet")
 REQUIRED = object()
+MOST_IN_NODE = 1024  # GPUs or NICs; the largest NVLink domain that has been announced has 576
 _LEAST = 1e6  # bytes/s; less is a forgotten unit
+_MOST = 1e15  # bytes/s; a hundred times the HBM of the fastest GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +29,32 @@ def _bandwidth(value: object) -> float:
     number = parse_quantity(value, "bandwidth")
     if number < _LEAST:
         raise ValueError("a number without a unit is bytes/s; expected such as '400 Gbps' or '50 GB/s'")
+    if number > _MOST:
+        raise ValueError(f"expected at most {_MOST:g} bytes/s")
     return number
 
 
-def _quantity(dimension: str, low: float = 0.0, open_end: bool = True) -> Callable[[object], float]:
+def _quantity(dimension: Dimension, low: float, high: float) -> Callable[[object], float]:
+    """From `low` to `high`, both accepted."""
+
     def read(value: object) -> float:
         number = parse_quantity(value, dimension)
-        if number < low or (open_end and number == low):
-            raise ValueError(f"expected {dimension} {'above' if open_end else 'of at least'} {low:g}")
+        if not low <= number <= high:
+            raise ValueError(f"expected {low:g} to {high:g}{UNITS[dimension]}")
         return number
 
     return read
 
 
-def _count(low: int, high: int = 1_000_000) -> Callable[[object], int]:
+def _count(low: int, high: int) -> Callable[[object], int]:
     def read(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"expected a whole number from {low} to {high}")
-        return value
+        try:
+            number = parse_count(value)
+        except UnitError:
+            number = low - 1
+        if not low <= number <= high:
+            raise ValueError(f"expected a whole number from {low} to {high:,}")
+        return number
 
     return read
 
@@ -59,6 +69,8 @@ def _choice(*names: str) -> Callable[[object], str]:
 
 
 def _flag(value: object) -> bool:
+    if isinstance(value, str) and value.lower() in ("yes", "on", "no", "off"):
+        return value.lower() in ("yes", "on")
     if not isinstance(value, bool):
         raise ValueError("expected true or false")
     return value
@@ -99,45 +111,48 @@ def _matrix(value: object) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(row) for row in rows)
 
 
+_LATENCY = _quantity("time", 0.0, 100.0)
+
+# Each key's range is in its reader, far beyond what exists.
 # Latencies are of one hop. Where no public figure was found they are plausible round numbers, the same everywhere:
 # they matter little, since the cost of a collective's step is a fact about NCCL's protocols, not about wires.
 KEYS: dict[str, Key] = {
     "description": Key(_text, ""),
     "sources": Key(_texts, ()),
     "node.gpu": Key(_gpu_name, REQUIRED),
-    "node.gpus": Key(_count(1, 4096), REQUIRED),
-    "node.nics": Key(_count(0, 4096), REQUIRED),
+    "node.gpus": Key(_count(1, MOST_IN_NODE), REQUIRED),
+    "node.nics": Key(_count(0, MOST_IN_NODE), REQUIRED),
     "node.nic.bandwidth": Key(_bandwidth, REQUIRED),
-    "node.nic.latency": Key(_quantity("time", open_end=False), 0.6e-6),
+    "node.nic.latency": Key(_LATENCY, 0.6e-6),
     "node.scale_up": Key(_choice(*SCALE_UPS), REQUIRED),
     "node.scale_up_bandwidth": Key(_bandwidth, None, null=True),  # one GPU, one direction; null: catalogue
-    "node.scale_up_latency": Key(_quantity("time", open_end=False), 0.3e-6),
-    "node.nvswitches": Key(_count(0), 0),  # chips; they act as one crossbar
+    "node.scale_up_latency": Key(_LATENCY, 0.3e-6),
+    "node.nvswitches": Key(_count(0, 4096), 0),  # chips; they act as one crossbar
     "node.mesh": Key(_matrix, None, null=True),  # links between each two GPUs; null: DGX-1V's
     "node.pcie.switches": Key(_count(0, 4096), 0),  # 0: GPUs and NICs hang on the CPU itself
     "node.pcie.bandwidth": Key(_bandwidth, None, null=True),  # null: the GPU's
-    "node.pcie.latency": Key(_quantity("time", open_end=False), 0.3e-6),
+    "node.pcie.latency": Key(_LATENCY, 0.3e-6),
     "node.pcie.p2p": Key(_flag, True),  # false: GPUs meet in host memory
     "node.cpu.sockets": Key(_count(1, 4096), 2),
-    "node.cpu.memory": Key(_quantity("bytes"), 1e12),
+    "node.cpu.memory": Key(_quantity("bytes", 1e6, 1e18), 1e12),
     "node.cpu.memory_bandwidth": Key(_bandwidth, 200e9),  # of one socket
     "node.cpu.link_bandwidth": Key(_bandwidth, 40e9),  # between two sockets
-    "node.nvme.capacity": Key(_quantity("bytes", open_end=False), 0.0),  # 0: no local disks
+    "node.nvme.capacity": Key(_quantity("bytes", 0.0, 1e18), 0.0),  # 0: no local disks
     "node.nvme.read_bandwidth": Key(_bandwidth, 20e9),
     "node.nvme.write_bandwidth": Key(_bandwidth, 10e9),
-    "node.power": Key(_quantity("power"), None, null=True),  # the whole node at nameplate, W
+    "node.power": Key(_quantity("power", 1.0, 1e8), None, null=True),  # the whole node at nameplate, W
     "network.kind": Key(_choice(*NETWORKS), REQUIRED),
     "network.fabric": Key(_choice(*FABRICS), "infiniband"),
     "network.rail_optimised": Key(_flag, False),
     "network.rails": Key(_count(1, 4096), None, null=True),  # null: one per NIC of a node
-    "network.leaf_nodes": Key(_count(1), 32),  # nodes below one leaf (or one set of rail leaves)
-    "network.oversubscription": Key(_quantity("number"), 1.0),  # leaf: down over up
-    "network.pod_nodes": Key(_count(1), None, null=True),  # nodes below one layer of spines; null: from switch_ports
-    "network.core_oversubscription": Key(_quantity("number"), 1.0),
-    "network.switch_ports": Key(_count(2), 64),  # at the NIC's rate
-    "network.latency": Key(_quantity("time", open_end=False), 0.13e-6),  # one switch
+    "network.leaf_nodes": Key(_count(1, 10**6), 32),  # nodes below one leaf (or one set of rail leaves)
+    "network.oversubscription": Key(_quantity("number", 1e-3, 1e4), 1.0),  # leaf: down over up
+    "network.pod_nodes": Key(_count(1, 10**6), None, null=True),  # nodes below a layer of spines; null: by switch_ports
+    "network.core_oversubscription": Key(_quantity("number", 1e-3, 1e4), 1.0),
+    "network.switch_ports": Key(_count(2, 4096), 64),  # at the NIC's rate
+    "network.latency": Key(_LATENCY, 0.13e-6),  # one switch
     "network.shape": Key(_shape, None, null=True),  # torus: routers in each dimension
-    "network.group_leaves": Key(_count(1), 4),  # dragonfly: routers in a group
+    "network.group_leaves": Key(_count(1, 4096), 4),  # dragonfly: routers in a group
     "network.link_bandwidth": Key(_bandwidth, None, null=True),  # torus, dragonfly: router to router
     "network.global_bandwidth": Key(_bandwidth, None, null=True),  # dragonfly: group to group
     "storage.read_bandwidth": Key(_bandwidth, None, null=True),  # shared file system, whole cluster

@@ -15,6 +15,7 @@ from llmsim.cluster.topology import Topology
 from llmsim.errors import SimulationError, TopologyError
 
 MOST_PATHS = 8
+MOST_LINKS = 1_000_000  # between the routers of a dragonfly
 
 
 class Switches:
@@ -125,6 +126,10 @@ def _dragonfly(topology: Topology, routers: int) -> Switches:
     """All-to-all inside a group, one link between each two groups, spread over the routers (Kim et al. 2008)."""
     network, size = topology.network, topology.network.group_leaves
     groups = math.ceil(routers / size)
+    links = groups * size * (size - 1) + groups * (groups - 1)
+    if links > MOST_LINKS:
+        many = f"{groups:,} groups of {size:,} routers are joined by {links:,} links"
+        raise TopologyError(f"{topology.name}: network.group_leaves: {many}; expected at most {MOST_LINKS:,}")
     local = network.link_bandwidth or topology.port_bandwidth
     injected = size * network.leaf_nodes * topology.nic_ports * topology.port_bandwidth
     wide = network.global_bandwidth or injected / max(1, groups - 1) / network.oversubscription

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 from llmsim.catalogue.gpus import Gpu, gpu
@@ -11,6 +12,9 @@ from llmsim.cluster.keys import read_values
 from llmsim.cluster.mesh import mesh_of
 from llmsim.documents import read_document
 from llmsim.errors import CatalogueError, TopologyError, nearest
+
+MOST_GPUS = 2**20  # of one cluster: ten times the largest that have been built
+MOST_ROUTERS = 65_536  # of a torus
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +194,8 @@ def _build(v: dict[str, object], name: str, where: str) -> Topology:
     scale_up = (v["node.scale_up_bandwidth"] or chip.nvlink_bandwidth) if linked else 0.0
     if linked and not scale_up:
         raise TopologyError(f"{where}: node.scale_up: {v['node.scale_up']} needs links that {chip.label} does not have")
+    _check_shape(v, where)
     rails = v["network.rails"] or max(1, min(v["node.nics"], v["node.gpus"]))
-    if v["network.kind"] == "torus" and not v["network.shape"]:
-        raise TopologyError(f"{where}: network.shape is missing; a torus needs it, such as [4, 4]")
     return Topology(
         name=name,
         node=Node(
@@ -216,6 +219,18 @@ def _build(v: dict[str, object], name: str, where: str) -> Topology:
         sources=v["sources"],
         path=where,
     )
+
+
+def _check_shape(v: dict[str, object], where: str) -> None:
+    """A torus has its shape, and as many routers as can be held."""
+    if v["network.kind"] != "torus":
+        return
+    shape = v["network.shape"]
+    if not shape:
+        raise TopologyError(f"{where}: network.shape is missing; a torus needs it, such as [4, 4]")
+    if prod(shape) > MOST_ROUTERS:
+        text = f"{list(shape)} makes {prod(shape):,} routers; expected at most {MOST_ROUTERS:,}"
+        raise TopologyError(f"{where}: network.shape: {text}")
 
 
 def _section(values: dict[str, object], prefix: str) -> dict[str, object]:

@@ -19,17 +19,54 @@ LayerKind = Literal["dense", "moe"]
 POSITIONS: tuple[Position, ...] = ("learned", "rope", "alibi", "none")
 NORMS: tuple[Norm, ...] = ("layernorm", "rmsnorm")
 
-_MAY_BE_ZERO = (
-    *("vocab", "kv_heads", "head_dim", "ffn_hidden", "max_positions", "norms_per_layer", "mtp_layers"),
-    *("sliding_window", "full_attention_every", "patch_inputs", "encoder_tokens"),
-)
+MOST_LAYERS = 10_000  # ten times the deepest transformer (DeepNet, arXiv 2203.00555)
+_DEEPEST_PROJECTOR = 16
+_WIDEST = 2**22  # of a hidden state or a matrix; GPT-4-sized models are at 2**14
+# key: (least, most) of each whole number, far beyond every published model; 0 is a default or a thing left out.
+_RANGES: dict[str, tuple[int, int]] = {
+    "layers": (1, MOST_LAYERS),
+    "hidden": (1, _WIDEST),
+    "heads": (1, 2**16),
+    "vocab": (0, 10**8),
+    "kv_heads": (0, 2**16),
+    "head_dim": (0, 2**16),
+    "ffn_hidden": (0, 2**24),
+    "max_positions": (0, 10**9),
+    "norms_per_layer": (0, 16),
+    "mtp_layers": (0, 64),
+    "sliding_window": (0, 10**9),
+    "full_attention_every": (0, MOST_LAYERS),
+    "patch_inputs": (0, 10**7),
+    "encoder_tokens": (0, 10**6),
+    "encoder_images": (1, 10**4),
+}
+_MOE_RANGES: dict[str, tuple[int, int]] = {
+    "experts": (1, 2**17),
+    "top_k": (1, 2**17),
+    "expert_ffn_hidden": (1, 2**24),
+    "shared_experts": (0, 4096),
+    "shared_ffn_hidden": (0, 2**24),
+    "first_dense": (0, MOST_LAYERS),
+    "every": (1, MOST_LAYERS),
+    "groups": (1, 2**17),
+    "top_groups": (1, 2**17),
+}
+_MLA_RANGES: dict[str, tuple[int, int]] = {
+    "kv_lora_rank": (1, _WIDEST),
+    "qk_nope_head_dim": (1, 2**16),
+    "v_head_dim": (1, 2**16),
+    "qk_rope_head_dim": (0, 2**16),
+    "q_lora_rank": (0, _WIDEST),
+}
 
 
-def _at_least(key: str, value: object, least: int) -> None:
+def _in_range(key: str, value: object, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ModelError(f"{key}: {value!r} is not a whole number; expected an integer of at least {least}")
     if value < least:
         raise ModelError(f"{key}: {value} is too small; expected an integer of at least {least}")
+    if value > most:
+        raise ModelError(f"{key}: {value:.4g} is too large; expected at most {most:,}")
 
 
 def _one_of(key: str, value: object, accepted: tuple[str, ...]) -> None:
@@ -58,20 +95,17 @@ class Moe:
     top_groups: int = 1
 
     def __post_init__(self) -> None:
-        for key in ("experts", "top_k", "expert_ffn_hidden", "every", "groups", "top_groups"):
-            _at_least(f"moe.{key}", getattr(self, key), 1)
-        for key in ("shared_experts", "shared_ffn_hidden", "first_dense"):
-            _at_least(f"moe.{key}", getattr(self, key), 0)
+        for key, (least, most) in _MOE_RANGES.items():
+            _in_range(f"moe.{key}", getattr(self, key), least, most)
         if self.top_k > self.experts:
             raise ModelError(f"moe.top_k: {self.top_k} is more than the {self.experts} experts")
         if self.top_groups > self.groups:
             raise ModelError(f"moe.top_groups: {self.top_groups} is more than the {self.groups} groups")
         if self.experts % self.groups:
             raise ModelError(f"moe.groups: {self.groups} does not divide the {self.experts} experts")
-        if self.capacity_factor is not None and not self.capacity_factor > 0:
-            raise ModelError(
-                f"moe.capacity_factor: {self.capacity_factor} must be positive, or null for dropless"
-            )
+        if self.capacity_factor is not None and not 0 < self.capacity_factor <= self.experts:
+            accepted = f"more than 0 and at most the {self.experts} experts, or null for dropless"
+            raise ModelError(f"moe.capacity_factor: {self.capacity_factor} is out of range; expected {accepted}")
         if not self.shared_ffn_hidden:
             object.__setattr__(self, "shared_ffn_hidden", self.shared_experts * self.expert_ffn_hidden)
 
@@ -87,10 +121,8 @@ class Mla:
     q_lora_rank: int = 0  # 0: a plain full-rank q projection (DeepSeek-V2-Lite)
 
     def __post_init__(self) -> None:
-        for key in ("kv_lora_rank", "qk_nope_head_dim", "v_head_dim"):
-            _at_least(f"mla.{key}", getattr(self, key), 1)
-        for key in ("qk_rope_head_dim", "q_lora_rank"):
-            _at_least(f"mla.{key}", getattr(self, key), 0)
+        for key, (least, most) in _MLA_RANGES.items():
+            _in_range(f"mla.{key}", getattr(self, key), least, most)
 
 
 @dataclass(frozen=True)
@@ -106,9 +138,11 @@ class Projector:
     bias: bool = False
 
     def __post_init__(self) -> None:
-        _at_least("projector.merge", self.merge, 1)
+        _in_range("projector.merge", self.merge, 1, 10**6)
+        if len(self.hidden) > _DEEPEST_PROJECTOR:
+            raise ModelError(f"projector.hidden: has {len(self.hidden)} widths; expected at most {_DEEPEST_PROJECTOR}")
         for width in self.hidden:
-            _at_least("projector.hidden", width, 1)
+            _in_range("projector.hidden", width, 1, _WIDEST)
 
     def shapes(self, patch: int, token: int) -> tuple[tuple[int, int], ...]:
         """(inputs, outputs) of each matrix, from patches of one width to tokens of another."""
@@ -168,10 +202,10 @@ class Architecture:
     projector: Projector = Projector()  # between the two
 
     def __post_init__(self) -> None:
-        for key in ("layers", "hidden", "heads"):
-            _at_least(key, getattr(self, key), 1)
-        for key in _MAY_BE_ZERO:
-            _at_least(key, getattr(self, key), 0)
+        for key, (least, most) in _RANGES.items():
+            _in_range(key, getattr(self, key), least, most)
+        if not self.vocab and not self.patch_inputs:
+            raise ModelError("vocab: 0 is too small; expected an integer of at least 1: a model without words")
         _one_of("position", self.position, POSITIONS)
         _one_of("norm", self.norm, NORMS)
         if not self.head_dim and not self.mla and self.hidden % self.heads:
@@ -206,7 +240,6 @@ class Architecture:
                 object.__setattr__(self, key, value)
 
     def _check_encoder(self) -> None:
-        _at_least("encoder_images", self.encoder_images, 1)
         if self.encoder is None:
             if self.encoder_tokens:
                 raise ModelError(f"encoder_tokens: {self.encoder_tokens} patches have no encoder; expected 0")

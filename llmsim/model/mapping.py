@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from llmsim.errors import ModelError, nearest
+from llmsim.errors import ModelError, UnitError, nearest
 from llmsim.model.architecture import Architecture, Mla, Moe, Projector
+from llmsim.units import parse_count
 
 _PARTS: dict[str, type] = {"moe": Moe, "mla": Mla, "encoder": Architecture, "projector": Projector}
 _AT_USE = ("kv_heads", "head_dim", "ffn_hidden")  # 0 stands for a default inside; a user says null
@@ -68,10 +69,10 @@ def _scalar(key: str, value: object, kind: str) -> object:
         if not isinstance(value, bool):
             raise ModelError(f"{key}: {value!r} is not true or false")
     elif "int" in kind:
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ModelError(f"{key}: {value!r} is not a whole number")
+        try:
+            value = parse_count(value)
+        except UnitError:
+            raise ModelError(f"{key}: {value!r} is not a whole number") from None
         if value < 1 and key in _AT_USE:
             raise ModelError(
                 f"{key}: {value} is too small; expected an integer of at least 1, or null for the default"

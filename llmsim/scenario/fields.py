@@ -1,15 +1,14 @@
 """The kinds of value a scenario may hold. Each refuses with the rest of a sentence: the value, and what is accepted."""
 
-import math
-import operator
 from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from llmsim.cluster.topology import MOST_GPUS
 from llmsim.errors import UnitError, nearest
-from llmsim.units import Dimension, parse_quantity
+from llmsim.units import UNITS, Dimension, parse_count, parse_quantity
 
 
 def refuse(text: str) -> PydanticCustomError:
@@ -21,34 +20,35 @@ def show(value: object) -> str:
     """A value as an error message prints it: as in YAML, cut to a readable length."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits; a list within itself
+        return f"this {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def whole(low: int, high: int = 10**15) -> Any:
-    """A whole number from `low` to `high`; 1e3 and numpy integers are accepted, true and '8' are not."""
+def whole(low: int, high: int) -> Any:
+    """A whole number from `low` to `high`; 1e3, numpy integers, 4k and 4Ki are accepted, true and '8' are not."""
     accepted = f"a whole number of at least {low}"
 
     def read(value: object) -> int:
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise refuse(f"{show(value)} is not a whole number; expected {accepted}")
-        number = operator.index(value)
+        try:
+            number = parse_count(value)
+        except UnitError:
+            raise refuse(f"{show(value)} is not a whole number; expected {accepted}") from None
         if number < low:
-            raise refuse(f"{number} is too small; expected {accepted}")
+            raise refuse(f"{show(number)} is too small; expected {accepted}")
         if number > high:
-            raise refuse(f"{number} is too large; expected at most {high}")
+            raise refuse(f"{show(number)} is too large; expected at most {high:,}")
         return number
 
     return Annotated[int, BeforeValidator(read)]
 
 
-def quantity(dimension: Dimension, low: float = 0.0, high: float = math.inf, open_end: bool = True) -> Any:
-    """A number in SI units or a string with a unit. `open_end`: `low` itself is refused."""
-    accepted = f"{'more than' if open_end else 'at least'} {low:g}"
-    if high < math.inf:
-        accepted += f" and at most {high:g}"
+def quantity(dimension: Dimension, low: float, high: float, open_end: bool = True) -> Any:
+    """A number in SI units or a string with a unit, from `low` to `high`. `open_end`: `low` itself is refused."""
+    unit = UNITS[dimension]
+    accepted = f"{'more than' if open_end else 'at least'} {low:g} and at most {high:g}{unit}"
 
     def read(value: object) -> float:
         if hasattr(value, "item") and not isinstance(value, str):
@@ -95,10 +95,11 @@ def _flag(value: object) -> bool:
 
 Text = Annotated[str, BeforeValidator(_text)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
-Count = whole(1)
-Natural = whole(0)
-Tokens = quantity("number")
-Seconds = quantity("time", open_end=False)
+# Ranges that several keys share. Their ends are far beyond what exists, and near enough to catch a slip of the pen.
+Degree = whole(1, MOST_GPUS)  # ranks of one kind of parallelism
+Tokens = quantity("number", 0.0, 1e18)  # of a training or a corpus; the largest are 1e14
+Seconds = quantity("time", 0.0, 1e9, open_end=False)  # to 30 years
+Duration = quantity("time", 0.0, 3600.0, open_end=False)  # of one kernel, read or hop
 
 
 def empty_when_null(convert: Callable[[object], object] = lambda value: value) -> BeforeValidator:

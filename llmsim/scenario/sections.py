@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator
 
+from llmsim.cluster.topology import MOST_GPUS
 from llmsim.errors import nearest
+from llmsim.model.architecture import MOST_LAYERS
 from llmsim.model.shard import ALL_FUSIONS, RECOMPUTE_MODULES, STORED
 from llmsim.parallel.layout import AXES
 from llmsim.scenario.fields import (
-    Count,
+    Degree,
+    Duration,
     Flag,
-    Natural,
     Seconds,
     Text,
     Tokens,
@@ -28,8 +30,7 @@ RECOMPUTE_MODES = ("none", "selective", "full")
 FAULT_KINDS = ("slow_gpu", "slow_link", "link_down", "gpu_down", "node_down", "loader_stall")
 
 Place = choice("none", "cpu", "nvme", aliases={None: "none", False: "none"})
-Positive = quantity("number")
-Share = quantity("number", open_end=False)
+Price = quantity("number", 0.0, 1e6, open_end=False)
 
 
 class Section(BaseModel):
@@ -64,10 +65,10 @@ class ClusterSection(Section):
 
     topology: Text = Field(examples=["dgx-h100"])
     nodes: whole(1, 10**6) = 1
-    gpus_per_node: Count | None = None
+    gpus_per_node: whole(1, 4096) | None = None
     overrides: Annotated[dict[str, Any], BeforeValidator(_flat)] = {}
     routing: choice("ideal", "ecmp-hash") = "ideal"  # the hash is seeded by simulation.seed
-    rank_map: Annotated[str | tuple[Natural, ...] | None, BeforeValidator(_rank_map)] = None
+    rank_map: Annotated[str | tuple[whole(0, MOST_GPUS), ...] | None, BeforeValidator(_rank_map)] = None
 
 
 def _order(value: object) -> tuple[str, ...]:
@@ -91,30 +92,30 @@ def _stage_layers(value: object, read: Callable[[object], tuple]) -> tuple[int, 
 class ParallelismSection(Section):
     """How the model and the batch are cut over ranks."""
 
-    tp: Count = 1
-    pp: Count = 1
-    vpp: Count = 1
-    cp: Count = 1
-    ep: Count = 1
-    etp: Count | None = None  # tensor ranks that share an expert; None: 1 with sequence parallelism, else tp
-    dp: Count | None = None
+    tp: Degree = 1
+    pp: Degree = 1
+    vpp: whole(1, MOST_LAYERS) = 1
+    cp: Degree = 1
+    ep: Degree = 1
+    etp: Degree | None = None  # tensor ranks that share an expert; None: 1 with sequence parallelism, else tp
+    dp: Degree | None = None
     # How keys and values meet queries: passed around a ring, gathered, or heads traded for positions
     cp_kind: choice("ring", "all_gather", "ulysses") = "ring"
     # deduplicated: a token crosses to each node once, whatever experts it has there (DeepEP, HybridEP)
     dispatch: choice("all_to_all", "deduplicated") = "all_to_all"
     dispatch_dtype: choice("fp8") | None = None  # of tokens on their way to experts; None: as activations
     # Tokens of the busiest rank's experts over the mean; all wait for it
-    expert_imbalance: quantity("number", low=1.0, open_end=False) = 1.0
+    expert_imbalance: quantity("number", 1.0, 1e6, open_end=False) = 1.0
     sequence_parallel: Flag = True
     schedule: Text = "1f1b"
     regather: Flag = True  # sequence-parallel inputs are gathered again in the backward pass, not kept whole
     scatter_gather: Flag = True  # tp ranks send a part each of what passes between stages, and gather it again
     zero: whole(0, 3) = 0
-    hsdp: Count | None = None
+    hsdp: Degree | None = None
     reshard: Flag = True  # zero 3: drop gathered parameters after each pass (False: once an iteration)
     order: Annotated[tuple[str, ...], BeforeValidator(_order)] = AXES
     # balanced: the slowest virtual stage is as fast as it can be, embedding and head counted; None: equal counts
-    stage_layers: Annotated[tuple[Natural, ...], WrapValidator(_stage_layers)] = None
+    stage_layers: Annotated[tuple[whole(0, MOST_LAYERS), ...], WrapValidator(_stage_layers)] = None
 
 
 def _modules(value: object) -> tuple[str, ...]:
@@ -135,7 +136,7 @@ class Recompute(Section):
     """
 
     mode: choice(*RECOMPUTE_MODES, aliases={None: "none", False: "none"}) = "none"
-    layers: Count | None = None
+    layers: whole(1, MOST_LAYERS) | None = None
     modules: Annotated[tuple[str, ...], BeforeValidator(_modules)] = ("core_attn",)
 
 
@@ -184,12 +185,12 @@ class Host(Section):
     experts, experts_backward: what a GPU waits in each layer of experts whose token counts the host reads back.
     """
 
-    kernel: Seconds = 0.0
-    communication: Seconds = 0.0
-    tensor: Seconds = 0.0
-    stall: Share = 0.0
-    experts: Seconds = 0.0
-    experts_backward: Seconds = 0.0
+    kernel: Duration = 0.0
+    communication: Duration = 0.0
+    tensor: Duration = 0.0
+    stall: quantity("number", 0.0, 1000.0, open_end=False) = 0.0
+    experts: Duration = 0.0
+    experts_backward: Duration = 0.0
 
 
 def _host(value: object) -> object:
@@ -221,10 +222,11 @@ class TrainingSection(Section):
     """Batch, arithmetic and the choices of the training framework."""
 
     framework: Annotated[str | None, BeforeValidator(_framework)] = None
-    seq_len: Count = 2048
-    images: Count | None = None  # of each sequence, for a model with a vision encoder; None: as the model says
-    global_batch: Count = Field(examples=[512])
-    micro_batch: Count = 1
+    seq_len: whole(1, 10**8) = 2048
+    # Of each sequence, for a model with a vision encoder; None: as the model says
+    images: whole(1, 10**4) | None = None
+    global_batch: whole(1, 10**9) = Field(examples=[512])
+    micro_batch: whole(1, 10**6) = 1
     precision: choice("fp32", "tf32", "fp16", "bf16", "fp8", "nvfp4") = "bf16"
     grad_dtype: choice("fp32", "fp16", "bf16") = "fp32"
     # auto: reduce_scatter where optimizer states are sharded; DeepSpeed's pipelines all-reduce even then
@@ -233,14 +235,15 @@ class TrainingSection(Section):
     activation_input: choice(*STORED) | None = None  # kept input of an MLP's activation; None: as computed
     attention_output: choice(*STORED) | None = None  # kept output of flash attention; None: as computed
     attention: choice("flash", "flash1", "flash2", "flash3", "unfused") = "flash"
-    loss_chunks: Count = 1  # parts of the tokens whose logits are made, used and dropped one after the other
+    loss_chunks: whole(1, 10**8) = 1  # parts of the tokens whose logits are made, used and dropped one after the other
     fused: Annotated[bool | tuple[str, ...], BeforeValidator(_fused)] = True
     # separate: kernels for each expert; fused: one for all, with activation and conversion to fp8 or NVFP4 in it
     expert_kernels: choice("separate", "fused") = "separate"
     optimizer: choice("adam", "sgd", "adafactor", "muon", "adam16bit", "adam8bit") = "adam"
     overlap: Annotated[Overlap, empty_when_null()] = Overlap()
     accumulate_locally: Flag = True
-    bucket: Positive | None = None  # parameters whose gradients are reduced at once; null: as Megatron-LM, whole layers
+    # Parameters whose gradients are reduced at once; null: as Megatron-LM, whole layers
+    bucket: quantity("number", 1.0, 1e15, open_end=False) | None = None
     # How the host launches kernels; ahead: it never limits
     host: Annotated[Host, BeforeValidator(_host)] = Host()
     offload: Annotated[Offload, empty_when_null()] = Offload()
@@ -251,8 +254,8 @@ class StorageSection(Section):
     """Where the data lie. bandwidth: bytes/s of all readers together; None: what the topology file says."""
 
     kind: choice("shared", "nvme") = "shared"
-    bandwidth: quantity("bandwidth") | None = None
-    latency: Seconds = 0.0
+    bandwidth: quantity("bandwidth", 1e3, 1e15, open_end=False) | None = None
+    latency: Duration = 0.0
 
 
 def _storage(value: object) -> object:
@@ -267,12 +270,12 @@ class DataSection(Section):
 
     dataset: Text | None = None
     dataset_tokens: Tokens | None = None
-    bytes_per_token: Positive = 2.0
+    bytes_per_token: quantity("number", 0.0, 1e9) = 2.0
     storage: Annotated[StorageSection | None, BeforeValidator(_storage)] = None
-    worker_rate: Positive | None = None
-    workers: Count = 8
-    prefetch: Natural = 2
-    epochs: Positive = 1.0
+    worker_rate: quantity("number", 1e-3, 1e15, open_end=False) | None = None
+    workers: whole(1, 10**4) = 8
+    prefetch: whole(0, 10**4) = 2
+    epochs: quantity("number", 0.0, 1e6) = 1.0
 
 
 class SimulationSection(Section):
@@ -281,8 +284,8 @@ class SimulationSection(Section):
     iterations: whole(1, 1000) = 1
     detail: choice("kernel", "block") = "kernel"
     fold: choice("auto", "off", aliases={False: "off", True: "auto"}) = "auto"
-    jitter: Share = 0.0
-    seed: Natural = 0
+    jitter: quantity("number", 0.0, 10.0, open_end=False) = 0.0
+    seed: whole(0, 10**15) = 0
     calibration: Text | None = None  # a file of `llmsim calibrate`
 
 
@@ -304,7 +307,7 @@ class Fault(Section):
     gpu: _place("node3.gpu5") | None = None
     node: _place("node3") | None = None
     link: _place("node3.nic2") | None = None
-    factor: quantity("number", high=1.0) | None = None
+    factor: quantity("number", 1e-6, 1.0, open_end=False) | None = None
     start: Seconds = Field(default=0.0, alias="from")
     until: Seconds | None = None
 
@@ -314,13 +317,13 @@ class Background(Section):
 
     source: Text = Field(alias="from", examples=["node0"])
     target: Text = Field(alias="to", examples=["node1"])
-    rate: quantity("bandwidth") = Field(examples=["25 GB/s"])
+    rate: quantity("bandwidth", 1.0, 1e15, open_end=False) = Field(examples=["25 GB/s"])
 
 
 class EconomicsSection(Section):
     """Prices. pue: energy of the site over energy of its computers. None: the catalogue's (`prices.yaml`)."""
 
-    gpu_hour_usd: Share | None = None
-    kwh_usd: Share = 0.10
-    kg_co2_per_kwh: Share | None = None
-    pue: quantity("number", low=1.0, open_end=False) = 1.2
+    gpu_hour_usd: Price | None = None
+    kwh_usd: Price = 0.10
+    kg_co2_per_kwh: quantity("number", 0.0, 1000.0, open_end=False) | None = None
+    pue: quantity("number", 1.0, 100.0, open_end=False) = 1.2
