@@ -4,6 +4,7 @@ Most layouts of a search share most of these, so all are remembered: classes and
 layer by its shard, seconds by work.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from types import SimpleNamespace
@@ -11,12 +12,14 @@ from types import SimpleNamespace
 from llmsim.catalogue.gpus import Gpu
 from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.engine.plan import Plan
-from llmsim.model.work import Communication, Step
+from llmsim.model.work import Communication, HostCopy, HostUpdate, Step
 from llmsim.parallel.schedules import schedule as find_schedule
 from llmsim.parallel.schedules.order import Schedule, peaks
+from llmsim.parallel.schedules.paired import paired
+from llmsim.parallel.schedules.registry import is_table, needs_times
 from llmsim.program.build import Builder
 from llmsim.program.classes import class_groups
-from llmsim.program.costs import ClassCosts
+from llmsim.program.costs import ClassCosts, ClassGroup
 from llmsim.program.labels import Numbered
 from llmsim.program.physics import Physics, physics_of
 from llmsim.scenario import Scenario
@@ -31,22 +34,30 @@ class Costs:
     known: dict[Communication, float] = field(default_factory=dict)
 
     def seconds(self, work) -> float:
-        if not isinstance(work, Communication):
+        if not isinstance(work, Communication | HostCopy | HostUpdate):
             time = self.kernels.time(work)
             return time.launch + time.seconds
         if work not in self.known:
-            step = Step("", work, work.group)
-            places = {}
-            for costs in self.classes:
-                if work.group in costs.groups:
-                    place = costs.groups[work.group]
-                    places.setdefault((place.group, len(place.classes), _loads(place)), costs)
-            self.known[work] = min((costs.op(step, work.group, -1).seconds for costs in places.values()), default=0.0)
+            step = Step("", work, "")
+            able = [costs for costs in self.classes if costs.groups.keys() >= _ways(work)]
+            if isinstance(work, Communication):  # classes in groups that are alike take the same
+                able = list({_alike(costs.groups[work.group]): costs for costs in reversed(able)}.values())
+            self.known[work] = min((costs.op(step, "", -1).seconds for costs in able), default=0.0)
         return self.known[work]
 
 
-def _loads(place) -> tuple:
-    return tuple(sorted(flows for _, flows in place.intra)), tuple(sorted(flows for _, flows in place.inter))
+def _ways(work: Communication | HostCopy | HostUpdate) -> set[str]:
+    """The groups, or the ways out of the GPU, that a work takes."""
+    if isinstance(work, Communication):
+        return {work.group}
+    if isinstance(work, HostCopy):
+        return {work.way}
+    return {"cpu_memory", *(("nvme_read", "nvme_write") if work.read else ())}
+
+
+def _alike(place: ClassGroup) -> tuple:
+    loads = (tuple(sorted(flows for _, flows in part)) for part in (place.intra, place.inter))
+    return place.group, len(place.classes), *loads
 
 
 @dataclass(frozen=True)
@@ -56,12 +67,31 @@ class Outline(Builder):
     @cached_property
     def schedule(self) -> Schedule:
         """With fewer micro-batches where they are many: what is read from it is the same."""
-        return _short_schedule(self.resolved.schedule, self.resolved.layout)[0]
+        return self._orders[0]
 
     @cached_property
     def peaks(self) -> tuple[int, ...]:
         """By pipeline rank: parts of micro-batches in flight, at least."""
-        return _short_schedule(self.resolved.schedule, self.resolved.layout)[1]
+        return self._orders[1]
+
+    @cached_property
+    def _orders(self) -> tuple[Schedule, tuple[int, ...]]:
+        name, layout = self.resolved.schedule, self.resolved.layout
+        count, most = layout.micro_batches, 4 * layout.pp
+        # Interleaved orders want a multiple of the stages, schedules from both ends an even number. Orders that are
+        # searched for, or a user's own, need not be alike for other numbers.
+        if count > most and count % layout.pp == 0 and not is_table(name) and not needs_times(name):
+            count = most
+        return _schedule(name, layout.pp, count, layout.vpp, self.scenario.training.overlap.ep)
+
+    def held(self, rank: int) -> list[tuple[int, int]]:
+        """(direction, virtual stage) of what a pipeline rank holds."""
+        placement = self.schedule.placement
+        return [(d, s) for d, ranks in enumerate(placement) for s, holder in enumerate(ranks) if holder == rank]
+
+    def matrices(self, stages: tuple[int, ...]) -> Counter:
+        """As `StageProgram.matrices`, of several."""
+        return sum((self.stages[stage].matrices for stage in stages), Counter())
 
     @cached_property
     def costs(self) -> Costs:
@@ -70,20 +100,18 @@ class Outline(Builder):
         section = self.scenario.cluster
         paths = (section.routing, self.scenario.simulation.seed, section.rank_map, self.scenario.background)
         sizes = (self.resolved.nodes, self.resolved.gpus_per_node)
-        grid = _Grid(self, (self.physics, layout, self.resolved.topology, *sizes, ends, *paths))
+        ways = self.options.offloading.ways if self.options.offloading else ()
+        groups = (ends, bool(self.resolved.architecture.moe), ways)
+        grid = _Grid(self, (self.physics, layout, self.resolved.topology, *sizes, *groups, *paths))
         return _costs(grid)
 
 
-def _short_schedule(name: str, layout) -> tuple[Schedule, tuple[int, ...]]:
-    most, count = 4 * layout.pp, layout.micro_batches
-    # Interleaved orders want a multiple of the stages, schedules from both ends an even number.
-    short = count if count <= most or count % layout.pp else most
-    return _schedule(name, layout.pp, short, layout.vpp)
-
-
 @lru_cache(maxsize=512)
-def _schedule(name: str, stages: int, micro_batches: int, chunks: int) -> tuple[Schedule, tuple[int, ...]]:
+def _schedule(
+    name: str, stages: int, micro_batches: int, chunks: int, pairs: bool
+) -> tuple[Schedule, tuple[int, ...]]:
     found = find_schedule(name, stages, micro_batches, chunks)
+    found = paired(found) if pairs else found
     return found, tuple(peaks(found.orders))
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmsim.errors import UserError
 from llmsim.scenario import Scenario
-from llmsim.searching.bounds import Bound, least_bytes, least_seconds
-from llmsim.searching.outline import outline_of
+from llmsim.searching.bounds import Bound, bound
 from llmsim.searching.ranking import OBJECTIVES, Objective, on_front, why_slower
 from llmsim.searching.space import candidates, completed
 from llmsim.sweeping.outcome import Row, run_point
@@ -242,14 +241,11 @@ class _State:
 
 
 def _bounds(scenario: Scenario, points: list[Point]) -> list[Bound | str]:
-    """Of each point its bounds, or why it is not valid. The time of what cannot fit is not worth knowing."""
+    """Of each point its bounds, or why it is not valid."""
     result: list[Bound | str] = []
     for point in points:
         try:
-            outline = outline_of(scenario.with_values(point))
-            held, capacity = least_bytes(outline)
-            fits = held <= capacity
-            result.append(Bound(least_seconds(outline) if fits else 0.0, held, capacity))
+            result.append(bound(scenario.with_values(point)))
         except UserError as error:
             result.append("; ".join(str(error).splitlines()))
     return result
