@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 import llmsim
 from llmsim.errors import ScenarioError
 from llmsim.program.build import build_program
+from llmsim.program.physics import physics_of
 
 TINY = {"layers": 8, "hidden": 1024, "heads": 16, "ffn_hidden": 4096, "vocab": 32000}
 EXPERTS = {**TINY, "moe": {"experts": 8, "top_k": 2, "expert_ffn_hidden": 1024}}
@@ -155,15 +156,19 @@ def test_mistakes_name_their_key(parts, key, said):
     assert key in str(error.value) and said in str(error.value)
 
 
+def program_of(found):
+    return build_program(found, physics_of(found))
+
+
 @pytest.mark.parametrize("layout", [{"tp": 2, "pp": 2}, {"tp": 4, "pp": 2}])
 def test_links_behind_a_narrower_one_need_not_be_played(monkeypatch, layout):
     """Fewer links in the program, the same times, slow links included."""
     slow = [{"kind": "slow_link", "link": "node1.nic0", "factor": 0.4},
             {"kind": "slow_link", "link": "node2.nic1", "factor": 0.5, "from": 0.002}]  # fmt: skip
     parts = {"parallelism": layout, "faults": slow, "background": [{"from": "node0", "to": "node3", "rate": 3e10}]}
-    program, time = build_program(scenario(**parts)), run(**parts)["iteration_time_s"]
+    program, time = program_of(scenario(**parts)), run(**parts)["iteration_time_s"]
     monkeypatch.setattr("llmsim.program.ranks.without_wider", lambda traffic, *rest: traffic)
-    whole = build_program(scenario(**parts))
+    whole = program_of(scenario(**parts))
     assert _demands(program) < _demands(whole)
     assert time == pytest.approx(run(**parts)["iteration_time_s"], rel=1e-9)
 

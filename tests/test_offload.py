@@ -181,5 +181,5 @@ def test_the_way_out_of_a_full_node_is_the_gpu_or_its_disks():
 
 
 def test_without_offloading_nodes_are_not_asked():
-    memory = run(**{"cluster.overrides": {"node.cpu.memory": "1 KB"}}).metrics["memory"]
+    memory = run(**{"cluster.overrides": {"node.cpu.memory": "1 MB"}}).metrics["memory"]
     assert memory["fits"] and "cpu" not in memory and "nvme" not in memory

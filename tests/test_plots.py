@@ -92,7 +92,7 @@ def test_timeline_saves_in_all_formats_and_refuses_others(tmp_path):
     for suffix in ("png", "svg", "pdf"):
         assert save_figure(figure, tmp_path / f"x.{suffix}").stat().st_size > 2000
     assert "Two chunks" in (tmp_path / "x.svg").read_text()
-    with pytest.raises(UserError, match=r"must end in \.png, \.svg or \.pdf"):
+    with pytest.raises(UserError, match=r"must end in \.png or \.svg or \.pdf"):
         save_figure(figure, tmp_path / "x.gif")
     with pytest.raises(UserError, match="folder"):
         save_figure(figure, tmp_path / "nowhere" / "x.png")
