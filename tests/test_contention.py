@@ -156,6 +156,22 @@ def test_mistakes_name_their_key(parts, key, said):
     assert key in str(error.value) and said in str(error.value)
 
 
+def test_members_of_a_tensor_group_agree_on_what_is_played_kernel_by_kernel():
+    """Only some of them reduce over the link that their passes cross; all of them play alike, or none could go on."""
+    places = [*range(11), 12, 11, 13, 14, 15]
+    overrides = {"network.kind": "fat-tree", "network.leaf_nodes": 1, "network.rail_optimised": False}
+    cluster = {"overrides": overrides, "rank_map": places}
+    times = [
+        run(cluster=cluster, parallelism={"tp": 2, "pp": 2}, simulation={"detail": detail, "fold": fold})
+        for detail in ("block", "kernel")
+        for fold in ("auto", "off")
+    ]
+    seconds = [each["iteration_time_s"] for each in times]
+    assert seconds[0] == pytest.approx(seconds[1], rel=1e-9)
+    assert seconds[2] == pytest.approx(seconds[3], rel=1e-9)
+    assert seconds[0] == pytest.approx(seconds[2], rel=0.05)
+
+
 def program_of(found):
     return build_program(found, physics_of(found))
 

@@ -55,9 +55,9 @@ class PassCompiler:
         """Whether passes are blocks."""
         return self.blocks and self.team.alike
 
-    def crossed_by(self, templates: Iterable[Template]) -> bool:
-        """Whether these use links that passes use: then they share them kernel by kernel, not on the average."""
-        ops = (op for template in templates for _, fragment in template.pieces for op in fragment.ops)
+    def crossed_by(self, steps: Sequence[Step]) -> bool:
+        """Whether steps of some member use links that passes use; the members decide alike, since their passes meet."""
+        ops = (member.op(step, "dp", -1) for member in self.team.members for step in steps)
         return any(resource in self.team.links for op in ops for part in op.parts for resource, _ in part.demands)
 
     def compile(self, work: Pass, name: str, phase: str, apart: bool = False) -> Template:

@@ -78,10 +78,9 @@ class PassTemplates:
 
         Then the passes beside them are played kernel by kernel: it matters when each of them needs the link.
         """
-        if not self.compiler.whole:
-            return False
-        stage = self.stages[d, s]
-        return self.compiler.crossed_by(self._followed(stage.total, len(stage.parameters)))
+        total, parts = self.stages[d, s].total, len(self.stages[d, s].parameters)
+        steps = [*self.closing.reductions(total, parts), *self.closing.to_cpu(total)]
+        return self.compiler.whole and self.compiler.crossed_by(steps)
 
     def beside(
         self, forward: Wanted, backward: Wanted, together: bool
