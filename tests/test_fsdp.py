@@ -76,6 +76,37 @@ def test_without_prefetch_gathers_are_exposed():
     assert shown["memory"]["peak_gib"] < hidden["memory"]["peak_gib"]
 
 
+EXPERTS = {"layers": 4, "hidden": 1024, "heads": 16, "vocab": 32000, "bias": False,
+           "moe": {"experts": 8, "top_k": 2, "expert_ffn_hidden": 1024}}  # fmt: skip
+
+
+def hybrid(zero, hsdp):
+    return llmsim.simulate(
+        {
+            "name": "t",
+            "model": EXPERTS,
+            "cluster": {"topology": "dgx-a100", "nodes": 4, "gpus_per_node": 4},
+            "parallelism": {"zero": zero, "ep": 2, "hsdp": hsdp},
+            "training": {"seq_len": 1024, "global_batch": 16, "grad_dtype": "bf16"},
+        }
+    ).metrics
+
+
+@pytest.mark.parametrize("zero", [1, 3])
+def test_hybrid_sharding_keeps_experts_inside_a_replica(zero):
+    """With a replica a node, only the gradients' shards cross NICs, experts' too, and states are held once a node."""
+    whole, inside = hybrid(zero, None), hybrid(zero, 4)
+    crossing = inside["network"]["bytes"]["nic"]
+    assert set(crossing) - {"norm"} == {"replica", "ereplica"}
+    expert = 4 * 8 * 2 * 1024 * 1024  # parameters
+    dense = inside["parameters"] - expert
+    # Each of 4 nodes sends 2 · 3/4 of its copy, 2 bytes each, in a ring; NICs of both ends count them.
+    assert crossing["ereplica"] == pytest.approx(2 * 4 * 2 * 3 / 4 * 2 * expert, rel=1e-6)
+    assert crossing["replica"] == pytest.approx(2 * 4 * 2 * 3 / 4 * 2 * dense, rel=1e-6)
+    state = (inside["memory"]["per_stage"][0]["optimizer_gib"], whole["memory"]["per_stage"][0]["optimizer_gib"])
+    assert state[0] == pytest.approx(4 * state[1], rel=1e-6)
+
+
 def muon(**changes):
     shape = {"layers": 4, "hidden": 1024, "heads": 16, "ffn_hidden": 4096, "vocab": 32000, "bias": False}
     parts = {"nodes": 1, "gpus_per_node": 4, "zero": 0, "tp": 1, "model": shape} | changes

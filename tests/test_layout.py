@@ -84,6 +84,33 @@ def test_groups_partition_the_ranks_and_agree_with_coordinates(tp, cp, dp, pp, o
             assert len(set(layout.axis_index(axis)[row].tolist())) == 1
 
 
+@pytest.mark.parametrize(
+    "layout, size",
+    [
+        (Layout(dp=16, ep=4, shard=8), 2),  # two copies of each expert in a replica of 8 ranks
+        (Layout(dp=16, ep=8, shard=8), 1),
+        (Layout(dp=16, ep=8, shard=4), 1),  # experts over two replicas: each holds half of them
+        (Layout(tp=2, dp=8, ep=2, etp=1, shard=4), 4),
+        (Layout(dp=16, ep=4, shard=8, order=("tp", "cp", "dp", "ep", "pp")), 4),  # copies are neighbours
+        (Layout(dp=16, ep=4), 4),  # without hybrid sharding: all copies
+    ],
+)
+def test_copies_of_an_expert_are_sharded_inside_a_replica(layout, size):
+    """dp_shard · cp · tp / (etp · ep) of them, and the groups between replicas hold the same share."""
+    assert layout.expert_shard == size
+    shards, replicas = layout.groups("eshard"), layout.groups("ereplica")
+    assert shards.shape[1] == size and replicas.shape[1] == layout.edp // size
+    expert = layout.axis_index("ep")
+    data = {int(rank): number for number, row in enumerate(layout.groups("shard")) for rank in row}
+    for row in shards:
+        assert len(set(expert[row].tolist())) == 1
+        if layout.tp == 1 and layout.pp == 1:
+            assert len({data[int(rank)] for rank in row}) == 1, "one replica"
+    for row in replicas:
+        assert len(set(expert[row].tolist())) == 1
+    assert sorted(shards.ravel().tolist()) == list(range(layout.ranks)) == sorted(replicas.ravel().tolist())
+
+
 def test_a_hundred_thousand_ranks_are_cheap():
     layout = Layout(tp=8, pp=16, dp=1024)
     assert layout.ranks == 131072
@@ -98,6 +125,7 @@ def test_a_hundred_thousand_ranks_are_cheap():
         ({"tp": 4, "etp": 3}, "etp: 3 does not divide"),
         ({"order": ("tp", "cp", "dp", "pp")}, "permutation"),
         ({"dp": 4, "shard": 3}, "shard: 3"),
+        ({"dp": 24, "ep": 4, "shard": 6}, "shard: 6 leaves 6 places for experts"),
     ],
 )
 def test_contradictions_are_refused(bad, says):

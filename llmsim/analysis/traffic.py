@@ -26,6 +26,8 @@ GROUPS = {
     "shard": "data parallel, in shard groups",
     "replica": "data parallel, between shard groups",
     "edp": "data parallel of experts",
+    "eshard": "data parallel of experts, inside shard groups",
+    "ereplica": "data parallel of experts, between shard groups",
     "embedding": "tied embeddings",
     "norm": "gradient norm",
 }

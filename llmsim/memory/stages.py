@@ -70,7 +70,7 @@ def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
         optimizer=training.optimizer,
         zero=scenario.parallelism.zero,
         ranks=layout.shard,
-        expert_ranks=layout.edp,
+        expert_ranks=layout.expert_shard,
         copies=_copies(shard, scenario),
         gathered=0.0 if sharding is None or sharding.reshard else sharding.param_bytes,
         copied=options.grad_bytes,

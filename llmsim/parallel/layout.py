@@ -19,7 +19,8 @@ AXES = ("tp", "cp", "ep", "dp", "pp")
 GRID_AXES = ("tp", "cp", "dp", "pp")
 DEFAULT_ORDER = AXES
 _EXPERT = ("ep", "edp")
-_REGROUPED = (*_EXPERT, "shard", "replica")  # groups inside the tp × cp × dp ranks of a stage
+_HYBRID = {"shard": "dp-cp", "replica": "dp-cp", "eshard": "edp", "ereplica": "edp"}  # parts of these groups
+_REGROUPED = (*_EXPERT, *_HYBRID)  # groups inside the tp × cp × dp ranks of a stage
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ class Layout:
             object.__setattr__(self, "shard", self.dp * self.cp)
         if self.dp * self.cp % self.shard:
             raise ScenarioError(f"shard: {self.shard} does not divide dp × cp = {self.dp * self.cp}")
+        replica, inner = self._experts_of_a_replica
+        if replica % inner and inner % replica:
+            raise ScenarioError(
+                f"shard: {self.shard} leaves {replica} places for experts in a replica, which {inner} ranks with "
+                f"{'different experts' if _ep_is_inner(self) else 'copies of one'} do not divide evenly"
+            )
 
     @property
     def ranks(self) -> int:
@@ -71,6 +78,22 @@ class Layout:
         return self.tp * self.cp * self.dp // (self.etp * self.ep)
 
     @property
+    def _experts_of_a_replica(self) -> tuple[int, int]:
+        """Places for experts in one replica of a sharded state, and how many neighbours differ (or are copies)."""
+        return self.tp * self.shard // self.etp, self.ep if _ep_is_inner(self) else self.edp
+
+    @property
+    def expert_shard(self) -> int:
+        """Copies of an expert inside one replica, over which its state is sharded; 1 where its experts span replicas.
+
+        torchtitan, distributed/parallel_dims.py: dp_shard · cp · tp / ep.
+        """
+        replica, inner = self._experts_of_a_replica
+        if _ep_is_inner(self):
+            return max(1, replica // inner)
+        return min(replica, inner)
+
+    @property
     def stages(self) -> int:
         """Virtual pipeline stages: pp · vpp."""
         return self.pp * self.vpp
@@ -78,8 +101,8 @@ class Layout:
     def degree(self, group: str) -> int:
         """Ranks in each group of this kind, as `groups` would give them."""
         if group in _REGROUPED:
-            data = self.dp * self.cp
-            sizes = {"ep": self.ep, "edp": self.edp, "shard": self.shard, "replica": data // self.shard}
+            sizes = {"ep": self.ep, "edp": self.edp, "shard": self.shard, "eshard": self.expert_shard}
+            sizes |= {"replica": self.dp * self.cp // self.shard, "ereplica": self.edp // self.expert_shard}
             return sizes[group]
         return prod(getattr(self, axis) for axis in _axes(group))
 
@@ -100,7 +123,8 @@ class Layout:
         """int[n_groups, size], read-only: the ranks of every group of a kind; rows and members as Megatron orders them.
 
         group: tp, cp, dp, pp, several joined by `-` (`dp-cp` reduces gradients, `tp-pp` holds one copy of the model),
-        `ep` (experts spread), `edp` (copies of one expert), `shard` and `replica` (HSDP).
+        `ep` (experts spread), `edp` (copies of one expert), `shard` and `replica` (HSDP), `eshard` and `ereplica`
+        (the same of an expert's copies).
         """
         return _groups(self, group)
 
@@ -153,10 +177,11 @@ def _groups(layout: Layout, group: str) -> np.ndarray:
         within = {"tp": _axis_index(layout, "tp") % layout.etp}
         order = np.lexsort([within[key] if key in within else _axis_index(layout, key) for key in keys])
         return _by_first(order.reshape(-1, layout.degree(group)))
-    if group in _REGROUPED:
-        rows = _groups(layout, "dp-cp")
-        blocks = rows.reshape(len(rows), -1, layout.shard)
-        members = blocks if group == "shard" else blocks.transpose(0, 2, 1)
+    if group in _HYBRID:
+        rows = _groups(layout, _HYBRID[group])
+        together = "shard" if _HYBRID[group] == "dp-cp" else "eshard"
+        blocks = rows.reshape(len(rows), -1, layout.degree(together))
+        members = blocks if group == together else blocks.transpose(0, 2, 1)
         return _by_first(members.reshape(-1, members.shape[2]))
     wanted = _axes(group)
     slowest_first = _grid_order(layout)[::-1]

@@ -186,7 +186,7 @@ class Builder(Ranks):
         if self.options.sharding is None:
             return inside
         handed_over = ("to_cpu",) if offloading and offloading.optimizer != "none" else ()
-        return (*inside, "dp", "shard", "replica", "edp", *handed_over)
+        return (*inside, "dp", "shard", "replica", "edp", "eshard", "ereplica", *handed_over)
 
     def _stages_of(self, rank: int) -> dict[tuple[int, int], StageProgram]:
         return {
@@ -199,7 +199,7 @@ class Builder(Ranks):
     def _degrees(self, stage: int) -> dict[str, float]:
         layout = self.resolved.layout
         degrees: dict[str, float] = {"dp": layout.dp * layout.cp, "edp": layout.edp, "norm": layout.tp * layout.pp}
-        degrees |= {"shard": layout.shard, "replica": layout.degree("replica")}
+        degrees |= {kind: layout.degree(kind) for kind in ("shard", "replica", "eshard", "ereplica")}
         degrees["embedding"] = 2 if self.ends is not None and stage in self.ends else 1
         architecture = self.resolved.architecture
         degrees["embedding_parameters"] = architecture.vocab * architecture.hidden / layout.tp

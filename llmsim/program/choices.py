@@ -110,10 +110,11 @@ def _sharding(scenario: Scenario, param_bytes: int) -> Sharding | None:
     hybrid = layout.shard < layout.dp * layout.cp
     return Sharding(
         group="shard" if hybrid else "dp",
-        expert_group="edp",
+        expert_group="eshard" if hybrid else "edp",
         ranks=layout.shard,
-        expert_ranks=layout.edp,
+        expert_ranks=layout.expert_shard,
         replicas=layout.degree("replica"),
+        expert_replicas=layout.degree("ereplica"),
         param_bytes=param_bytes,
         grad_bytes=DTYPE_BYTES[scenario.training.grad_dtype],
         reshard=scenario.parallelism.reshard,

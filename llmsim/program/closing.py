@@ -35,7 +35,7 @@ class Closing:
             return self.options.sharding.shard(share)
         if not self.options.sharded_optimizer:
             return share.total
-        return share.dense / self.degrees["shard"] + share.expert / self.degrees["edp"]
+        return share.dense / self.degrees["shard"] + share.expert / self.degrees["eshard"]
 
     @property
     def _owners(self) -> tuple[int, int]:
@@ -45,7 +45,7 @@ class Closing:
             return sharding.ranks, sharding.expert_ranks
         if not self.options.sharded_optimizer:
             return 1, 1
-        return int(self.degrees["shard"]), int(self.degrees["edp"])
+        return int(self.degrees["shard"]), int(self.degrees["eshard"])
 
     @property
     def hybrid(self) -> bool:
@@ -54,11 +54,12 @@ class Closing:
 
     def gathers(self, share: Shares) -> list[Step]:
         """Of updated parameters."""
-        return self._meeting(gather_steps(share, self.options.param_bytes, "shard" if self.hybrid else "dp"))
+        groups = ("shard", "eshard") if self.hybrid else ("dp", "edp")
+        return self._meeting(gather_steps(share, self.options.param_bytes, *groups))
 
     def reductions(self, share: Shares, parts: int) -> list[Step]:
         """Of the gradients of so many parts (layers)."""
-        shard = self.degrees["shard"] if self.hybrid else None
+        shard = (self.degrees["shard"], self.degrees["eshard"]) if self.hybrid else None
         steps = reduction_steps(share, self.options.grad_bytes, self.options.scatter_gradients, shard)
         most = self.options.message
         return self._meeting(in_messages(steps, most and most * self.options.grad_bytes, parts))

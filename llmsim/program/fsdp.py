@@ -16,8 +16,8 @@ class Sharding:
 
     reshard false: what a forward has gathered stays for the whole iteration. prefetch false: a part is gathered when
     the one before it is done. awaited: the next part waits for the scatter. flattened: gradients are copied into one
-    tensor, cast and scaled before they are scattered. replicas > 1: hybrid sharding, gradients are also reduced over
-    `replica` groups.
+    tensor, cast and scaled before they are scattered. replicas, expert_replicas > 1: hybrid sharding, gradients are
+    also reduced over `replica` and `ereplica` groups.
     """
 
     group: str
@@ -25,6 +25,7 @@ class Sharding:
     ranks: int
     expert_ranks: int
     replicas: int
+    expert_replicas: int
     param_bytes: int
     grad_bytes: int
     flattened: bool = False
@@ -76,7 +77,12 @@ def scatters(share: Shares, sharding: Sharding) -> list[Step]:
         for group, size, ranks in sizes
         if size > 0 and ranks > 1
     ]
-    if sharding.replicas > 1 and share.dense:
-        size = share.dense * sharding.grad_bytes / sharding.ranks
-        steps.append(Step("gradient all-reduce", Communication("all_reduce", "replica", size), "dp", "backward"))
-    return steps
+    copies = (
+        ("replica", share.dense / sharding.ranks, sharding.replicas),
+        ("ereplica", share.expert / sharding.expert_ranks, sharding.expert_replicas),
+    )
+    return steps + [
+        Step("gradient all-reduce", Communication("all_reduce", group, size * sharding.grad_bytes), "dp", "backward")
+        for group, size, replicas in copies
+        if size > 0 and replicas > 1
+    ]

@@ -48,20 +48,24 @@ class Shares:
         return self.dense + self.expert
 
 
-def reduction_steps(shares: Shares, grad_bytes: int, scatter: bool, shard: float | None = None) -> list[Step]:
+def reduction_steps(
+    shares: Shares, grad_bytes: int, scatter: bool, shard: tuple[float, float] | None = None
+) -> list[Step]:
     """Gradient reduction of one bucket: a reduce-scatter, of which each rank gets its share, or an all-reduce.
 
-    shard: ranks of a shard group where states are sharded within those only (HSDP): a reduce-scatter among them, and
-    an all-reduce of each share over the ranks that hold the same one.
+    shard: ranks of a shard group, of dense parameters and of experts, where states are sharded within those only
+    (HSDP): a reduce-scatter among them, and an all-reduce of each share over the ranks that hold the same one.
     """
     operation = "reduce_scatter" if scatter else "all_reduce"
     if scatter and shard is not None:
-        dense = [("reduce_scatter", "shard", shares.dense), ("all_reduce", "replica", shares.dense / shard)]
+        dense, expert = shard
+        reductions = [("reduce_scatter", "shard", shares.dense), ("all_reduce", "replica", shares.dense / dense)]
+        reductions += [("reduce_scatter", "eshard", shares.expert), ("all_reduce", "ereplica", shares.expert / expert)]
     else:
-        dense = [(operation, "dp", shares.dense)]
+        reductions = [(operation, "dp", shares.dense), (operation, "edp", shares.expert)]
     return [
         Step(f"gradient {name.replace('_', '-')}", Communication(name, group, size * grad_bytes), "dp", "backward")
-        for name, group, size in (*dense, (operation, "edp", shares.expert))
+        for name, group, size in reductions
         if size > 0
     ]
 
@@ -81,11 +85,11 @@ def in_messages(steps: Sequence[Step], most: float | None, parts: int) -> list[S
     return result
 
 
-def gather_steps(shares: Shares, param_bytes: int, group: str = "dp") -> list[Step]:
-    """All ranks get the parameters that the sharded optimizer has updated; group: over which dense ones are sharded."""
+def gather_steps(shares: Shares, param_bytes: int, group: str = "dp", expert_group: str = "edp") -> list[Step]:
+    """All ranks get the parameters that the sharded optimizer has updated; over which groups they are sharded."""
     return [
         Step("parameter all-gather", Communication("all_gather", group, size * param_bytes), "dp", "update")
-        for group, size in ((group, shares.dense), ("edp", shares.expert))
+        for group, size in ((group, shares.dense), (expert_group, shares.expert))
         if size > 0
     ]
 

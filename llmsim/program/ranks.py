@@ -103,7 +103,8 @@ class Ranks:
         if self.resolved.architecture.moe:
             members |= {"ep": layout.groups("ep"), "edp": layout.groups("edp")}
         if layout.shard < layout.dp * layout.cp:
-            members |= {"shard": layout.groups("shard"), "replica": layout.groups("replica")}
+            parts = ("shard", "replica", *(("eshard", "ereplica") if self.resolved.architecture.moe else ()))
+            members |= {kind: layout.groups(kind) for kind in parts}
         ends = self.ends
         if ends is not None:
             members["embedding"] = layout.groups("pp")[:, ends]

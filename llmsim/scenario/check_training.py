@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmsim.errors import UserError
+from llmsim.errors import ScenarioError, UserError
 from llmsim.scenario.subject import Found, Subject, nearest_divisor
 
 # -- memory options ------------------------------------------------------------------------------------------------
@@ -54,6 +54,14 @@ def check_hsdp(s: Subject) -> Found:
     if s.dp % p.hsdp:
         near = nearest_divisor(s.dp, p.hsdp)
         yield "parallelism.hsdp", f"{p.hsdp} does not divide dp {s.dp}; expected a divisor, such as {near}"
+        return
+    try:
+        s.layout()
+    except ScenarioError as error:
+        if p.ep > 1 and "in a replica" in str(error):
+            places = p.tp * p.hsdp * p.cp // s.etp
+            told = f"{p.hsdp} leaves tp × hsdp × cp / etp = {places} places for experts in a replica"
+            yield "parallelism.hsdp", f"{told}; expected a multiple or a divisor of ep {p.ep}"
 
 
 def check_grad_reduction(s: Subject) -> Found:

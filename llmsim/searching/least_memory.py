@@ -59,7 +59,7 @@ def _memory(outline: Outline) -> StageMemory:
     p, t, layout = outline.scenario.parallelism, outline.scenario.training, outline.resolved.layout
     key = (
         outline.options, outline.shard, outline.resolved.architecture, t.grad_dtype, t.optimizer, t.offload, p.zero,
-        layout.shard, layout.edp, layout.pp > 1, layout.micro_batches > 1,
+        layout.shard, layout.expert_shard, layout.pp > 1, layout.micro_batches > 1,
         *((stage.parts, stage.parameters, stage.moved) for stage in outline.stages),
     )  # fmt: skip
     return _remembered(_Keyed(key, outline))
