@@ -59,7 +59,7 @@ def launch(group: Group) -> float:
 
 def hop(group: Group, protocol: str) -> float:
     """Seconds of one step between neighbours of a node, transfer excluded."""
-    return group.achieved["hop"][protocol][_links(group)]
+    return max(group.achieved["hop"][protocol][_links(group)] + group.local_latency, 0.0)
 
 
 def crossing(group: Group, protocol: str, size: float) -> float:
@@ -70,7 +70,13 @@ def crossing(group: Group, protocol: str, size: float) -> float:
     latency = _by_fabric(c["network_hop"][protocol], group)
     if protocol == "LL":
         latency *= 1 + c["ll_network_spread"] * _spread(group, size)
-    return latency + group.fabric_latency
+    return max(latency + group.fabric_latency, 0.0)
+
+
+def included_latency(group: Group) -> float:
+    """Seconds of NICs, PCIe links and one switch that a catalogued hop between nodes holds."""
+    table = collective_constants()["included_latency"]
+    return 2 * (_by_fabric(table["nic"], group) + table["pcie"]) + _by_fabric(table["switch"], group)
 
 
 def network_step(group: Group) -> float:

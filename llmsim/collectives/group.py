@@ -27,7 +27,8 @@ class Group:
     nic_bandwidth: float = 50e9  # of one NIC
     nics: float = 8  # NICs this communicator can use in one node
     fabric: str = "ib"  # ib | roce | efa | tcpx | tcpxo | omnipath | slingshot | ethernet
-    fabric_latency: float = 0.0  # one-way seconds of the switches between nodes, beyond one hop
+    fabric_latency: float = 0.0  # one-way seconds between nodes beyond what the catalogue's hop includes
+    local_latency: float = 0.0  # the same of a hop inside a node
     rail_aligned: bool = True
     nvls: bool = False  # NVLink switches reduce (NVLink SHARP)
     sharp: bool = False  # network switches reduce

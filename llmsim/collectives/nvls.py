@@ -51,7 +51,7 @@ def _phases(
 ) -> tuple[tuple[Phase, ...], int]:
     channels = search_channels(group, "nvls").count * 2
     begin = achieved.start(group, "Simple", size, "nvls") + achieved.fill(group, size, bandwidth, "nvls")
-    begin += achieved.network_fill(group, size, crossings)
+    begin += achieved.network_fill(group, size, crossings) + max(group.local_latency, 0.0)  # to the switch and back
     crossing = achieved.crossing(group, "Simple", size)
     body = pipelined(hops, crossings, 0.0, crossing, size / bandwidth, intra, inter, channels)
     return (Phase(1, begin, 0.0, 0.0, 0.0, channels), *body), channels

@@ -48,6 +48,8 @@ def plan_all_to_all(
         begin += achieved.own_copy(group, operation, protocol, size / n, rate, channels)
         begin += achieved.fill(group, size, rate, "p2p")
     step = achieved.crossing(group, protocol, size) if m > 1 else achieved.hop(group, "LL")
+    if forwarded:
+        step += max(group.local_latency, 0.0)  # over the GPU of the receiver's rail first
     if group.rail_aligned and not forwarded and m > 1:
         step += group.fabric_latency  # other rails are one tier farther
     head = Phase(1, begin, 0.0, 0.0, 0.0, channels, 2 * size / n)
@@ -69,7 +71,9 @@ def plan_once(size: float, group: Group, copies: int, nodes: int) -> tuple[tuple
     seconds = size * once / (c["scale_up"] * group.scale_up_bandwidth)  # the rate counts a GPU's own tokens too
     if group.nodes > 1:
         seconds = max(seconds, far * group.per_node / (c["network"] * group.nic_bandwidth * group.nics))
-    step = achieved.crossing(group, "Simple", size) if group.nodes > 1 else achieved.hop(group, "LL")
+    step = achieved.hop(group, "LL")
+    if group.nodes > 1:
+        step = achieved.crossing(group, "Simple", size) + max(group.local_latency, 0.0)
     # Senders first tell receivers how much will come.
     begin = 2 * achieved.launch(group) + step
     return (Phase(1, begin, 0.0, 0.0, 0.0, c["sms"]), Phase(1, step, seconds, near, far, c["sms"])), c["sms"]

@@ -61,11 +61,11 @@ def _latency(operation: str, algorithm: str, protocol: str, group: Group) -> flo
     p = PROTOCOLS.index(protocol)
     n, m = group.ranks, group.nodes
     links = "nvlink" if group.scale_up in ("nvswitch", "cube-mesh") else "pcie"
-    hop = nccl["hop_latency"][links][algorithm][p]
+    hop = max(nccl["hop_latency"][links][algorithm][p] + group.local_latency, 0.0)
     network = nccl["hop_latency"]["network"]
     cross = network["tree" if algorithm == "ring" and group.per_node == 1 else algorithm][p]
     reported = nccl["reported_latency"].get(group.fabric, {}).get(group.architecture, 0.0)
-    cross += (group.fabric_latency + reported) * (2 if protocol == "Simple" else 1)
+    cross = max(cross + (group.fabric_latency + reported) * (2 if protocol == "Simple" else 1), 0.0)
     base = nccl["base_latency"][algorithm][p]
     if algorithm == "ring":
         if operation == "broadcast":

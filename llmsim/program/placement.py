@@ -1,15 +1,16 @@
 """Where groups of ranks sit: which links their traffic crosses, and the few numbers that collectives need to know."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-from llmsim.catalogue.collective_constants import CATALOGUED, Achieved, generation
+from llmsim.catalogue.collective_constants import CATALOGUED, Achieved, collective_constants, generation
 from llmsim.cluster.cluster import Cluster
 from llmsim.cluster.host import host_routes
 from llmsim.cluster.topology import Topology
 from llmsim.collectives import Group
+from llmsim.collectives.achieved import included_latency
 
 
 @dataclass(frozen=True)
@@ -215,8 +216,11 @@ def _describe(
         bandwidth = bandwidth * links / max(sum(row) for row in node.mesh) if links else node.pcie.bandwidth
     if scale_up == "pcie" and not node.pcie.p2p:
         scale_up = "host"
-    one_leaf = 2 * (node.nic.latency + node.pcie.latency) + topology.network.latency
-    return Group(
+    wired = node.mesh is not None and links != 0
+    way = "scale_up" if scale_up in ("nvswitch", "cube-mesh") else "pcie"
+    stated = node.scale_up_latency if way == "scale_up" else node.pcie.latency
+    included = collective_constants()["included_latency"][way]
+    group = Group(
         ranks=ranks,
         nodes=nodes,
         per_node=per_node,
@@ -228,8 +232,13 @@ def _describe(
         nic_bandwidth=topology.port_bandwidth,
         nics=topology.nic_ports * per_node / node.gpus,
         fabric=_FABRIC.get(topology.network.fabric, topology.network.fabric),
-        fabric_latency=max(latency - one_leaf, 0.0) if nodes > 1 else 0.0,
+        local_latency=0.0 if topology.graph else (1 if wired else 2) * (stated - included),
         rail_aligned=topology.network.rail_optimised,
         nvls=scale_up == "nvswitch" and device.architecture in ("hopper", "blackwell"),
         achieved=achieved,
     )
+    if nodes == 1:
+        return group
+    beyond = latency + topology.network.latency - included_latency(group)  # links count the switches but one
+    # A graph whose links say no latency says nothing about it.
+    return replace(group, fabric_latency=max(beyond, 0.0) if topology.graph else beyond)
