@@ -58,17 +58,16 @@ def least_seconds(outline: Outline) -> float:
         held = outline.held(rank)
         work = per_direction * _work(held, times, kinds, options)
         nearest = [min(s for d, s in held if d == way) for way in {d for d, _ in held}]
-        fill = drain = 0.0
-        if options.waiting:
-            fill = min(sum(times.forward[:s]) + sum(times.send_forward[:s]) for s in nearest)
-            drain = min(to_head[s] for s in nearest)
-        if not options.overlap_pipeline and drain:
-            drain -= max(times.send_backward)  # the last send has been counted as work
-        if schedule.directions > 1 or "B" in kinds:
-            drain = 0.0  # of split backwards the halves for weights may come last, with nobody waiting for them
-        early = _early(outline, held)
-        head = schedule.rank_of(0, 0)
-        tails.append(max(early + fill + work + finish[rank].before, early + fill + work + drain + finish[head].before))
+        fill = min(sum(times.forward[:s]) + sum(times.send_forward[:s]) for s in nearest) if options.waiting else 0.0
+        busy = _early(outline, held) + fill + work
+        tails.append(busy + finish[rank].before)
+        # Of split backwards the halves for weights may come last, with nobody waiting for them.
+        if options.waiting and schedule.directions == 1 and "B" not in kinds:
+            # A gradient is sent on before those of weights are reduced.
+            drain = to_head[nearest[0]] - times.reduced[nearest[0]]
+            if not options.overlap_pipeline:
+                drain -= times.send_backward[nearest[0]]  # has been counted as work
+            tails.append(busy + drain + finish[schedule.rank_of(0, 0)].before)
         carried = max(carried, fill + per_direction * _carried(outline, rank, held))
     reached = max(*tails, carried)
     if layout.tp * layout.pp > 1:
