@@ -79,6 +79,8 @@ class PassCompiler:
         called: name and phase of the forward and of the backward.
         """
         runs = [tuple(work.flat()[0]) for work in (forward, *backward)]
+        if not any(runs):
+            return [_NOTHING for _ in runs]
         key = (self.signature, "beside", *runs)
         if key not in self.known:
             self.known[key] = self._measure([runs[:1], runs[1:]])
@@ -129,7 +131,7 @@ class PassCompiler:
             template = compile_template(steps, lambda i, lane, steps=steps: self.team.op(steps[i], lane))
             template.in_lane(lane).place(plan, lanes, tag)
         measured = measure(capacities, lanes, plan.signals)
-        begin, spans = dict.fromkeys(lanes, 0.0), []
+        begin, spans = {lane: 0.0 for lane, _ in tagged}, []  # a pass without steps leaves its lane empty
         for tag, (lane, _) in enumerate(tagged):
             spans.append((begin[lane], max(begin[lane], measured.end(tag))))
             begin[lane] = spans[-1][1]
