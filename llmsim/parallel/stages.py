@@ -1,6 +1,7 @@
 """Which layers each virtual pipeline stage holds."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -27,7 +28,8 @@ def split_layers(layers: int, stages: int, given: Sequence[int] | None = None) -
     return tuple(result)
 
 
-def balance_layers(costs: Sequence[float], stages: int, first: float = 0.0, last: float = 0.0) -> tuple[int, ...]:
+@lru_cache(maxsize=1024)
+def balance_layers(costs: tuple[float, ...], stages: int, first: float = 0.0, last: float = 0.0) -> tuple[int, ...]:
     """How many layers each virtual stage holds so that the slowest one is as fast as it can be.
 
     costs: time of each layer, in order. first, last: what the first stage does besides (the embedding) and the last

@@ -1,9 +1,10 @@
 """The steps and the parameters of each part of a virtual stage on one rank."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from llmsim.catalogue.gpus import Gpu
 from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.model.activations import layer_activation_bytes
 from llmsim.model.architecture import Architecture
@@ -26,69 +27,46 @@ from llmsim.program.parts import StagePart, stage_parts
 from llmsim.program.passes import StageSteps
 from llmsim.program.stage import StageProgram
 from llmsim.scenario import Scenario
+from llmsim.scenario.sections import Recompute
 
 _MAKE = {"embedding": embedding_steps, "head": head_steps, "projector": projector_steps, "mtp": mtp_steps}
 
 
 def stage_programs(scenario: Scenario, shard: Shard, stages: int, apart: bool) -> tuple[StageProgram, ...]:
     """Steps and parameters of each of `stages` virtual stages; apart: as `stage_parts` takes it."""
-    contents = _Contents(scenario, shard)
+    resolved, training = scenario.resolve(), scenario.training
+    contents = _Contents(resolved.architecture, shard, training.offload.activations != "none")
     given = scenario.parallelism.stage_layers
-    if given == "balanced":
-        given = _balanced(scenario, contents, stages)
-    return tuple(contents.program(parts) for parts in stage_parts(scenario, stages, apart, given))
-
-
-def _balanced(scenario: Scenario, contents: "_Contents", stages: int) -> tuple[int, ...]:
-    """Layers of each virtual stage by the time of their kernels, those of what is in front and behind counted.
-
-    Where some layers of each stage are recomputed, all count as such: which ones they are, the cut itself decides.
-    """
-    resolved, mode = scenario.resolve(), scenario.training.recompute.mode
-    kernels = KernelCosts(resolved.topology.gpu, KernelTraits(sustained=True))
-
-    def seconds(parts: Sequence[StagePart]) -> list[float]:
-        return [
-            sum(
-                time.seconds + time.launch
-                for step in (*steps.forward, *steps.backward)
-                if not isinstance(step.work, Communication)
-                for time in (kernels.time(step.work),)
-            )
-            for steps in (contents.steps(part) for part in parts)
-        ]
-
-    (parts,) = stage_parts(scenario, 1, apart=False)
-    parts = [replace(part, recompute=mode) if part.role == "layer" else part for part in parts]
-    own = [index for index, part in enumerate(parts) if part.role == "layer" and part.stack == "decoder"]
-    first, behind = own[0], own[-1] + 1
-    ends = (sum(seconds(parts[:first])), sum(seconds(parts[behind:])))
-    return balance_layers(seconds(parts[first:behind]), stages, *ends)
+    return _stage_programs(contents, resolved.topology.gpu, training.recompute, stages, apart, given)
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """Steps and parameters, made once for parts that are alike."""
+    """Steps and parameters of parts of a model on one rank; moved: whether activations leave the GPU."""
 
-    scenario: Scenario
+    architecture: Architecture
     rank: Shard
-    known: dict[StagePart, tuple[LayerSteps, Shares]] = field(default_factory=dict)
+    moved: bool
 
-    def program(self, parts: tuple[StagePart, ...]) -> StageProgram:
-        steps = StageSteps(tuple((part.layer, self.steps(part)) for part in parts))
-        shares = tuple(self._of(part)[1] for part in parts)
-        return StageProgram(parts, steps, shares, tuple(self._kept(part) for part in parts))
+    def program(self, parts: tuple[StagePart, ...], known: dict[StagePart, "_Part"]) -> StageProgram:
+        """known: the parts that there were already."""
+        found = []
+        for part in parts:
+            alike = part.alike
+            if alike not in known:
+                known[alike] = _Part(_part_steps(alike, self.architecture, self.rank), *self._held(alike))
+            found.append(known[alike])
+        steps = StageSteps(tuple((part.layer, each.steps) for part, each in zip(parts, found)))
+        return StageProgram(parts, steps, tuple(each.shares for each in found), tuple(each.kept for each in found))
 
-    def steps(self, part: StagePart) -> LayerSteps:
-        return self._of(part)[0]
-
-    def _of(self, part: StagePart) -> tuple[LayerSteps, Shares]:
-        alike = part.alike
-        if alike not in self.known:
-            whole = self.scenario.resolve().architecture
-            shares = Shares(0.0, 0.0) if part.shared and part.stack == "mtp" else self._shares(part, whole)
-            self.known[alike] = _part_steps(alike, whole, self.rank), shares
-        return self.known[alike]
+    def _held(self, part: StagePart) -> tuple[Shares, float]:
+        """Parameters, and bytes that are kept from the forward to the backward (counted only where they are moved)."""
+        whole = self.architecture
+        shares = Shares(0.0, 0.0) if part.shared and part.stack == "mtp" else self._shares(part, whole)
+        if part.role != "layer" or not self.moved:
+            return shares, 0.0
+        kept = layer_activation_bytes(part.architecture(whole), part.shard(whole, self.rank), part.kind)
+        return shares, sum(kept.values())
 
     def _shares(self, part: StagePart, whole: Architecture) -> Shares:
         """Parameters that one rank holds."""
@@ -109,16 +87,57 @@ class _Contents:
             edge = EdgeParameters(edge.sharded, edge.replicated + norm.total)
         return Shares(edge.sharded / shard.tp + edge.replicated, 0.0)
 
-    def _kept(self, part: StagePart) -> float:
-        """Bytes that a layer keeps from its forward to its backward; counted only where they are moved."""
-        if part.role != "layer" or self.scenario.training.offload.activations == "none":
-            return 0.0
-        whole = self.scenario.resolve().architecture
-        shard = part.shard(whole, self.rank)
-        return sum(layer_activation_bytes(part.architecture(whole), shard, part.kind).values())
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    steps: LayerSteps
+    shares: Shares
+    kept: float
 
 
-@lru_cache(maxsize=1024)  # most scenarios of a sweep or a search share most of their parts
+@lru_cache(maxsize=256)  # most scenarios of a sweep or a search share their stages, or at least their parts
+def _stage_programs(
+    contents: _Contents, gpu: Gpu, recompute: Recompute, stages: int, apart: bool, given: tuple[int, ...] | str | None
+) -> tuple[StageProgram, ...]:
+    if isinstance(given, str):
+        given = _balanced(contents, gpu, recompute, stages)
+    known: dict[StagePart, _Part] = {}
+    parts = stage_parts(contents.architecture, recompute, stages, apart, given)
+    return tuple(contents.program(each, known) for each in parts)
+
+
+def _balanced(contents: _Contents, gpu: Gpu, recompute: Recompute, stages: int) -> tuple[int, ...]:
+    """Layers of each virtual stage by the time of their kernels, those of what is in front and behind counted.
+
+    Where some layers of each stage are recomputed, all count as such: which ones they are, the cut itself decides.
+    """
+
+    def seconds(parts: Sequence[StagePart]) -> tuple[float, ...]:
+        return tuple(_kernel_seconds(part.alike, contents.architecture, contents.rank, gpu) for part in parts)
+
+    (parts,) = stage_parts(contents.architecture, recompute, 1, apart=False)
+    parts = tuple(replace(part, recompute=recompute.mode) if part.role == "layer" else part for part in parts)
+    own = [index for index, part in enumerate(parts) if part.role == "layer" and part.stack == "decoder"]
+    first, behind = own[0], own[-1] + 1
+    ends = (sum(seconds(parts[:first])), sum(seconds(parts[behind:])))
+    return balance_layers(seconds(parts[first:behind]), stages, *ends)
+
+
+@lru_cache(maxsize=1024)
+def _kernel_seconds(part: StagePart, whole: Architecture, rank: Shard, gpu: Gpu) -> float:
+    """Of a part's forward and backward, by the catalogue's constants."""
+    kernels, steps = _catalogued(gpu), _part_steps(part, whole, rank)
+    works = (step.work for step in (*steps.forward, *steps.backward) if not isinstance(step.work, Communication))
+    times = [kernels.time(work) for work in works]
+    return sum(time.seconds + time.launch for time in times)
+
+
+@lru_cache(maxsize=16)
+def _catalogued(gpu: Gpu) -> KernelCosts:
+    return KernelCosts(gpu, KernelTraits(sustained=True))
+
+
+@lru_cache(maxsize=1024)
 def _part_steps(part: StagePart, whole: Architecture, rank: Shard) -> LayerSteps:
     arch, shard = part.architecture(whole), part.shard(whole, rank)
     layer = part.role == "layer"

@@ -13,7 +13,6 @@ from typing import Literal
 from llmsim.model.architecture import Architecture, LayerKind
 from llmsim.model.shard import Shard
 from llmsim.parallel.stages import split_layers
-from llmsim.scenario import Scenario
 from llmsim.scenario.sections import Recompute
 
 Role = Literal["embedding", "layer", "head", "projector", "mtp"]
@@ -38,7 +37,7 @@ class StagePart:
     @property
     def alike(self) -> "StagePart":
         """The same for all layers that are alike."""
-        return replace(self, layer=-1)
+        return self if self.layer < 0 else replace(self, layer=-1)
 
     def architecture(self, whole: Architecture) -> Architecture:
         """Of its stack; a projector needs both stacks."""
@@ -65,14 +64,13 @@ def image_shard(arch: Architecture, shard: Shard) -> Shard:
 
 
 def stage_parts(
-    scenario: Scenario, stages: int, apart: bool, given: Sequence[int] | None = None
+    arch: Architecture, recompute: Recompute, stages: int, apart: bool, given: Sequence[int] | None = None
 ) -> tuple[tuple[StagePart, ...], ...]:
     """The parts of each of `stages` virtual stages.
 
     apart: the last one is on another rank than the first, and holds what both need a second time. given: layers of
     each stage; None: equal counts.
     """
-    arch, recompute = scenario.resolve().architecture, scenario.training.recompute
     ahead = arch.encoder.layers if arch.encoder else 0
     kinds, windows = arch.layer_kinds(), arch.layer_windows()
     result = []

@@ -7,7 +7,6 @@ from functools import lru_cache
 
 from llmsim.catalogue.memory_constants import memory_constants
 from llmsim.memory.stages import StageMemory, stage_memory
-from llmsim.parallel.schedules.order import Schedule
 from llmsim.program.gradients import Shares
 from llmsim.searching.outline import Outline
 
@@ -20,7 +19,7 @@ def least_bytes(outline: Outline) -> tuple[float, float]:
         stages = [stage for _, stage in outline.held(rank)]
         footprints = [memory.footprints[s] for s in stages]
         shares = sum((footprint.parameters for footprint in footprints), Shares(0.0, 0.0))
-        flight = outline.peaks[rank]
+        flight = outline.orders.peaks[rank]
         kept = flight * min(footprint.kept for footprint in footprints)
         if outline.schedule.split_backward:
             # Between the halves of a backward less may be held than before them.
@@ -29,30 +28,12 @@ def least_bytes(outline: Outline) -> tuple[float, float]:
         states = memory.keeping.of(shares).total
         most = max(most, states + coming)  # gaps between tensors are given back when memory runs short
         if memory.whole_gradients:
-            late = _late_flight(outline.schedule, rank)
+            late = outline.orders.late[rank]
             whole = [f.parameters.total for f in footprints]
             summed = memory.whole_gradients * (max(whole) if late is None else sum(whole))
             most = max(most, states + summed + (late or 0) * min(f.kept for f in footprints))
     gpu = outline.resolved.topology.gpu
     return most + constants.workspaces, gpu.memory_bytes - constants.context
-
-
-def _late_flight(schedule: Schedule, rank: int) -> int | None:
-    """Micro-batches in flight while gradients of all chunks add up (unsharded), at least; None if they never all do."""
-    made: dict[tuple[int, int], list[int]] = {}
-    for place, op in enumerate(schedule.orders[rank]):
-        if op[0] in ("BW", "W", "FB"):
-            made.setdefault(op[4:6] if op[0] == "FB" else op[1:3], []).append(place)
-    begin, end = max(places[0] for places in made.values()), min(places[-1] for places in made.values())
-    if begin > end:
-        return None
-    if schedule.split_backward or schedule.directions > 1 or len(made) > 1:
-        return 0
-    flight = most = 0
-    for place, (kind, *_) in enumerate(schedule.orders[rank][:end]):
-        flight += 1 if kind == "F" else -1
-        most = max(most, flight * (place > begin))
-    return most
 
 
 def _memory(outline: Outline) -> StageMemory:

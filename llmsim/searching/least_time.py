@@ -9,6 +9,7 @@ parallel stream all that it carries.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llmsim.model.layer import LayerSteps
 from llmsim.model.work import Communication, Step
 from llmsim.parallel.schedules.order import Schedule
 from llmsim.program.closing import Closing
@@ -115,19 +116,19 @@ def _times(outline: Outline) -> _Times:
 
 def _parts(outline: Outline) -> list[tuple[float, ...]]:
     """(forward, fused backward, first half, second half) of each virtual stage, without what sharding adds."""
-    costs = outline.costs
-    known: dict[int, tuple[float, ...]] = {}
-    rows = []
-    for stage in outline.stages:
-        total = [0.0, 0.0, 0.0, 0.0]
-        for _, steps in stage.steps.parts:
-            if id(steps) not in known:
-                passes = (steps.forward, steps.backward, steps.backward_input, steps.backward_weight)
-                known[id(steps)] = tuple(_path(part, costs) for part in passes)
-            for i, seconds in enumerate(known[id(steps)]):
-                total[i] += seconds
-        rows.append(tuple(total))
-    return rows
+    return [
+        tuple(map(sum, zip((0.0,) * 4, *(_passes(steps, outline.costs) for _, steps in stage.steps.parts))))
+        for stage in outline.stages
+    ]
+
+
+def _passes(steps: LayerSteps, costs: Costs) -> tuple[float, ...]:
+    """The same of one part."""
+    known = costs.passes.get(id(steps))
+    if known is None:
+        passes = (steps.forward, steps.backward, steps.backward_input, steps.backward_weight)
+        known = costs.passes[id(steps)] = (steps, tuple(_path(part, costs) for part in passes))
+    return known[1]
 
 
 def _path(steps: Sequence[Step], costs: Costs) -> float:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from llmsim.catalogue.gpus import Gpu
 from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.engine.plan import Plan
+from llmsim.model.layer import LayerSteps
 from llmsim.model.work import Communication, HostCopy, HostUpdate, Step
 from llmsim.parallel.schedules import schedule as find_schedule
 from llmsim.parallel.schedules.order import Schedule, peaks
@@ -31,7 +32,9 @@ class Costs:
 
     kernels: KernelCosts
     classes: tuple[ClassCosts, ...]
-    known: dict[Communication, float] = field(default_factory=dict)
+    known: dict[Communication | HostCopy | HostUpdate, float] = field(default_factory=dict)
+    # Seconds of the passes of a part, by the identity of its steps, which are held so that it stays taken.
+    passes: dict[int, tuple[LayerSteps, tuple[float, ...]]] = field(default_factory=dict)
 
     def seconds(self, work) -> float:
         if not isinstance(work, Communication | HostCopy | HostUpdate):
@@ -60,22 +63,30 @@ def _alike(place: ClassGroup) -> tuple:
     return place.group, len(place.classes), *loads
 
 
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """A schedule and what its order alone says of each pipeline rank.
+
+    peaks: parts of micro-batches in flight, at least. late: of them, those in flight while gradients of all chunks add
+    up; None where they never all do.
+    """
+
+    schedule: Schedule
+    peaks: tuple[int, ...]
+    late: tuple[int | None, ...]
+
+
 @dataclass(frozen=True)
 class Outline(Builder):
     """A `Builder` of a scenario without its faults, whose parts are shared with those of similar layouts."""
 
     @cached_property
     def schedule(self) -> Schedule:
+        return self.orders.schedule
+
+    @cached_property
+    def orders(self) -> "Orders":
         """With fewer micro-batches where they are many: what is read from it is the same."""
-        return self._orders[0]
-
-    @cached_property
-    def peaks(self) -> tuple[int, ...]:
-        """By pipeline rank: parts of micro-batches in flight, at least."""
-        return self._orders[1]
-
-    @cached_property
-    def _orders(self) -> tuple[Schedule, tuple[int, ...]]:
         name, layout = self.resolved.schedule, self.resolved.layout
         count, most = layout.micro_batches, 4 * layout.pp
         # Interleaved orders want a multiple of the stages, schedules from both ends an even number. Orders that are
@@ -107,12 +118,29 @@ class Outline(Builder):
 
 
 @lru_cache(maxsize=512)
-def _schedule(
-    name: str, stages: int, micro_batches: int, chunks: int, pairs: bool
-) -> tuple[Schedule, tuple[int, ...]]:
+def _schedule(name: str, stages: int, micro_batches: int, chunks: int, pairs: bool) -> "Orders":
     found = find_schedule(name, stages, micro_batches, chunks)
     found = paired(found) if pairs else found
-    return found, tuple(peaks(found.orders))
+    late = tuple(_late_flight(found, rank) for rank in range(stages))
+    return Orders(found, tuple(peaks(found.orders)), late)
+
+
+def _late_flight(schedule: Schedule, rank: int) -> int | None:
+    """Micro-batches in flight while gradients of all chunks add up, at least; None if they never all do."""
+    made: dict[tuple[int, int], list[int]] = {}
+    for place, op in enumerate(schedule.orders[rank]):
+        if op[0] in ("BW", "W", "FB"):
+            made.setdefault(op[4:6] if op[0] == "FB" else op[1:3], []).append(place)
+    begin, end = max(places[0] for places in made.values()), min(places[-1] for places in made.values())
+    if begin > end:
+        return None
+    if schedule.split_backward or schedule.directions > 1 or len(made) > 1:
+        return 0
+    flight = most = 0
+    for place, (kind, *_) in enumerate(schedule.orders[rank][:end]):
+        flight += 1 if kind == "F" else -1
+        most = max(most, flight * (place > begin))
+    return most
 
 
 class _Grid(SimpleNamespace):

@@ -28,7 +28,7 @@ _BOUNDING = 0.5  # share of the time that bounds take, for the progress bar
 # from simulations by a few per cent, so that an exact one would need most layouts simulated.
 _NEAR_SECONDS, _NEAR_BYTES, _SLOWEST = 1.05, 1.15, 2.0
 # Follow from the layout, or hold for the scenario's own layout only.
-_OPEN = {"parallelism.dp": None, "parallelism.stage_layers": None, "simulation.iterations": 1}
+_OPEN = {"parallelism.dp": None, "parallelism.stage_layers": "balanced", "simulation.iterations": 1}
 
 
 @dataclass(frozen=True)
