@@ -25,8 +25,14 @@ def test_latencies_between_nodes_count(operation, key):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("topology, key", [("dgx-h100", "node__scale_up_latency"), ("abci-v100", "node__scale_up_latency"),
-                                           ("pcie-a100-box", "node__pcie__latency")])  # fmt: skip
+@pytest.mark.parametrize(
+    "topology, key",
+    [
+        ("dgx-h100", "node__scale_up_latency"),
+        ("abci-v100", "node__scale_up_latency"),
+        ("pcie-a100-box", "node__pcie__latency"),
+    ],
+)
 def test_latencies_inside_a_node_count(operation, topology, key):
     plain, slow = (seconds(operation, topology, nodes=1, **values) for values in ({}, {key: "1 ms"}))
     assert slow - plain >= 0.99 * MILLI
