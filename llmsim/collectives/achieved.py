@@ -127,7 +127,7 @@ def _saturating(group: Group, size: float, buffered: float, bandwidth: float, ki
     return c["fill"][kind] * buffered / bandwidth * size / (size + c["fill_messages"][kind] * buffered)
 
 
-def own_copy(group: Group, operation: str, protocol: str, block: float, bandwidth: float, channels: int) -> float:
+def own_copy(group: Group, operation: str, protocol: str, block: float, bandwidth: float, channels: float) -> float:
     """Seconds in which a member copies its own block with the SMs of its channels."""
     c = group.achieved
     if protocol == "LL":

@@ -1,6 +1,6 @@
 """Fit the `achieved` constants of collectives to measured times, or try other values of them.
 
-The choice of algorithm does not depend on these constants, so it is made once; the fit is a coordinate descent in
+The choice of algorithm is made once, under the constants at the start; the fit is a coordinate descent in
 factors, pulled towards its start so that constants that the rows say nothing about do not move.
 """
 

@@ -98,8 +98,13 @@ def device_channels(group: Group, pattern: str = "ring") -> int:
 
 def used_channels(size: float, channels: int, protocol: str, ranks: int, ring: bool) -> int:
     """Channels left after NCCL sheds those that a message is too small for (enqueue.cc)."""
+    return floor(filled_channels(size, channels, protocol, ranks, ring))
+
+
+def filled_channels(size: float, channels: int, protocol: str, ranks: int, ring: bool) -> float:
+    """The same without rounding down, so that what depends on it does not jump: at least 1."""
     nccl = collective_constants()["nccl"]
     per_channel = nccl["threads"][protocol] * nccl["bytes_per_thread"][protocol]
     if ring and protocol == "LL":
         per_channel *= ranks
-    return max(1, min(channels, floor(size / per_channel)))
+    return max(1.0, min(channels, size / per_channel))

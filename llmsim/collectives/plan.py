@@ -4,9 +4,9 @@ from functools import lru_cache
 
 from llmsim.collectives.group import Group
 from llmsim.collectives.phase import CollectivePlan
-from llmsim.collectives.point_to_point import plan_once, protocol_of
+from llmsim.collectives.point_to_point import plan_once, protocols_of
 from llmsim.collectives.registry import ALGORITHMS
-from llmsim.collectives.tuner import PROTOCOLS, allowed, choose
+from llmsim.collectives.tuner import PROTOCOLS, allowed, candidates
 from llmsim.errors import CollectiveError, nearest
 
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all", "send_recv")
@@ -28,15 +28,19 @@ def plan_collective(
     if group.ranks == 1 or size == 0:
         return CollectivePlan(operation, "none", "Simple", 0, size, group.ranks, ())
     if operation in ("all_to_all", "send_recv"):
-        name, wire = _point_to_point(operation, size, group, algorithm, protocol)
+        pairs = _point_to_point(operation, size, group, algorithm, protocol)
     elif algorithm != "auto" and not ALGORITHMS[algorithm].chosen_by_nccl:
-        name, wire = algorithm, "Simple" if protocol == "auto" else protocol
+        pairs = [(algorithm, "Simple" if protocol == "auto" else protocol)]
     else:
-        name, wire = choose(operation, size, group, algorithm, protocol)
-    if not name or operation not in ALGORITHMS[name].operations or wire not in ALGORITHMS[name].protocols:
+        pairs = candidates(operation, size, group, algorithm, protocol)
+    plans = []
+    for name, wire in pairs:
+        if operation in ALGORITHMS[name].operations and wire in ALGORITHMS[name].protocols:
+            phases, channels = ALGORITHMS[name].plan(operation, size, group, wire)
+            plans.append(CollectivePlan(operation, name, wire, channels, size, group.ranks, phases))
+    if not plans:
         raise CollectiveError(_impossible(operation, group, algorithm, protocol))
-    phases, channels = ALGORITHMS[name].plan(operation, size, group, wire)
-    return CollectivePlan(operation, name, wire, channels, size, group.ranks, phases)
+    return min(plans, key=lambda plan: plan.seconds)
 
 
 @lru_cache(maxsize=65536)
@@ -51,11 +55,13 @@ def plan_dispatch(size: float, group: Group, copies: int, nodes: int) -> Collect
     return CollectivePlan("all_to_all", "deduplicated", "Simple", sms, size, group.ranks, phases)
 
 
-def _point_to_point(operation: str, size: float, group: Group, algorithm: str, protocol: str) -> tuple[str, str]:
+def _point_to_point(
+    operation: str, size: float, group: Group, algorithm: str, protocol: str
+) -> list[tuple[str, str]]:
     able = [name for name, a in ALGORITHMS.items() if operation in a.operations]
     name = able[0] if algorithm == "auto" else algorithm
     message = size / group.ranks if operation == "all_to_all" else size
-    return name, protocol_of(message) if protocol == "auto" else protocol
+    return [(name, wire) for wire in (protocols_of(message) if protocol == "auto" else (protocol,))]
 
 
 def _check(noun: str, name: str, known: tuple[str, ...]) -> None:

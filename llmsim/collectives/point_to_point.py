@@ -19,9 +19,9 @@ def all_to_all_traffic(size: float, group: Group, forwarded: bool) -> tuple[floa
     return near + (far * (ppn - 1) / ppn if forwarded else 0.0), far
 
 
-def protocol_of(message: float) -> str:
-    """LL for messages of at most 16 KiB (one channel's worth, as small messages get one), else Simple."""
-    return "LL" if message <= collective_constants()["nccl"]["p2p_ll_bytes"] else "Simple"
+def protocols_of(message: float) -> tuple[str, ...]:
+    """LL or what follows it for messages of at most 16 KiB (one channel's worth, as small messages get one)."""
+    return ("LL", "Simple") if message <= collective_constants()["nccl"]["p2p_ll_bytes"] else ("Simple",)
 
 
 def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:

@@ -4,9 +4,11 @@ All-gather and reduce-scatter take n-1 steps of S/n bytes, all-reduce both: 2(n-
 into chunks that follow each other along the ring, so it takes its latency once per hop and S/B once.
 """
 
+from math import floor
+
 from llmsim.catalogue.collective_constants import collective_constants
 from llmsim.collectives import achieved
-from llmsim.collectives.channels import device_channels, used_channels
+from llmsim.collectives.channels import device_channels, filled_channels
 from llmsim.collectives.group import Group
 from llmsim.collectives.phase import Phase, steps_of
 
@@ -33,18 +35,19 @@ def ring_bandwidth(group: Group, protocol: str, operation: str = "all_reduce") -
         return c["ll128_share"] * rate
     if protocol == "LL":
         cap = nccl["ll_max"][group.architecture][min(group.nodes - 1, 2)] if group.nodes > 1 else float("inf")
-        return min(c["ll_share"] * rate, cap) * (c["broadcast_ll_share"] if operation == "broadcast" else 1.0)
+        return min(c["ll_share"] * rate, cap, c["broadcast_ll_rate"] if operation == "broadcast" else cap)
     return rate
 
 
 def plan(operation: str, size: float, group: Group, protocol: str) -> tuple[tuple[Phase, ...], int]:
     """(phases, channels) of a ring on this group."""
     n, m = group.ranks, group.nodes
-    channels = used_channels(size, device_channels(group), protocol, n, ring=True)
+    filled = filled_channels(size, device_channels(group), protocol, n, ring=True)
+    channels = floor(filled)
     bandwidth = ring_bandwidth(group, protocol, operation)
     block = ring_block(operation, size, n)
     begin = achieved.start(group, protocol, size)
-    begin += achieved.own_copy(group, operation, protocol, block, bandwidth, channels)
+    begin += achieved.own_copy(group, operation, protocol, block, bandwidth, filled)
     if protocol == "Simple":
         begin += achieved.fill(group, size, bandwidth)
     steps = ring_steps(operation, n)

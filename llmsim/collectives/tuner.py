@@ -1,7 +1,9 @@
 """What NCCL believes a collective takes: its tuner (NVIDIA/nccl src/graph/tuning.cc), which picks the cheapest.
 
-time = latency + size / bandwidth for every (algorithm, protocol). This layer only chooses; what the choice then takes
-is `llmsim.collectives.achieved`.
+time = latency + size / bandwidth for every (algorithm, protocol). What a choice then takes is
+`llmsim.collectives.achieved`; where NCCL's estimate would keep to a pair of small messages although the next one is
+faster by then, the faster is taken (`candidates`). In nccl-tests sweeps time does not fall as messages grow, beyond
+noise, so it is the estimate that is off there, as for GPUs that stage in host memory.
 """
 
 from functools import lru_cache
@@ -141,6 +143,24 @@ def nccl_time(operation: str, algorithm: str, protocol: str, size: float, group:
         if size / (count * group.ranks) >= plateau["bytes_per_rank_channel"]:
             latency *= plateau[group.architecture]
     return latency + size / bandwidth
+
+
+@lru_cache(maxsize=4096)
+def _ladder(operation: str, group: Group, algorithm: str, protocol: str) -> tuple[tuple[str, str], ...]:
+    """NCCL's choices at 1 B, 2 B, 4 B … 2 TiB."""
+    return tuple(choose(operation, 2.0**power, group, algorithm, protocol) for power in range(42))
+
+
+def candidates(
+    operation: str, size: float, group: Group, algorithm: str, protocol: str
+) -> list[tuple[str, str]]:
+    """The (algorithm, protocol) that NCCL would choose at this size, taken down to a power of two, or at a larger one.
+
+    What is among them at a size is so at all smaller sizes: so the time of the fastest grows with size if that of each
+    does. Empty when none is allowed.
+    """
+    ladder = _ladder(operation, group, algorithm, protocol)
+    return [pair for pair in dict.fromkeys(ladder[min(int(log2(max(size, 1.0))), len(ladder) - 1) :]) if pair[0]]
 
 
 NCCL_ALGORITHMS = ("ring", "tree", "nvls", "nvls_tree", "collnet", "pat")
