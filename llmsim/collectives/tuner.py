@@ -123,7 +123,6 @@ def _bandwidth(operation: str, algorithm: str, protocol: str, group: Group) -> f
     speed = found.intra_speed * share
     if algorithm == "nvls_tree":
         speed = min(speed, found.speed * (2 if m <= 2 else 1), nccl["nvls_tree_channel"][arch][where])
-        return count * speed / 2
     bus = count * speed
     return bus * n / steps if operation == "all_reduce" else bus
 
@@ -147,13 +146,11 @@ def nccl_time(operation: str, algorithm: str, protocol: str, size: float, group:
 
 @lru_cache(maxsize=4096)
 def _ladder(operation: str, group: Group, algorithm: str, protocol: str) -> tuple[tuple[str, str], ...]:
-    """NCCL's choices at 1 B, 2 B, 4 B … 2 TiB."""
-    return tuple(choose(operation, 2.0**power, group, algorithm, protocol) for power in range(42))
+    """NCCL's choices at 1 B, 2 B, 4 B … 16 GiB, to where sweeps go."""
+    return tuple(choose(operation, 2.0**power, group, algorithm, protocol) for power in range(35))
 
 
-def candidates(
-    operation: str, size: float, group: Group, algorithm: str, protocol: str
-) -> list[tuple[str, str]]:
+def candidates(operation: str, size: float, group: Group, algorithm: str, protocol: str) -> list[tuple[str, str]]:
     """The (algorithm, protocol) that NCCL would choose at this size, taken down to a power of two, or at a larger one.
 
     What is among them at a size is so at all smaller sizes: so the time of the fastest grows with size if that of each
