@@ -80,16 +80,31 @@ def test_an_all_reduce_of_a_byte_is_latency(nodes, per_node, protocol):
         assert took == pytest.approx(16.6e-6, rel=0.01)
 
 
-def test_only_whole_blocks_wait_for_the_chunks_of_a_simple_ring():
-    """EFA: each step waits 52 µs for a chunk; a block of many chunks hides all but one of those waits."""
-    group = Group(16, 2, **H100, fabric="efa")
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_broadcast_of_a_byte_streams_through_a_node_and_steps_from_node_to_node(nodes):
+    """One latency in all inside a node; over two nodes each of n - 1 steps has its own, one of them the network's."""
+    group = Group(8 * nodes, nodes, **H100)
+    hops = [achieved.hop(group, "LL")] * (1 if nodes == 1 else 14) + [achieved.crossing(group, "LL", 1)] * (nodes - 1)
+    took = plan_collective("broadcast", 1, group, "ring", "LL").seconds
+    assert took == pytest.approx(achieved.start(group, "LL", 1) + sum(hops), rel=1e-4)
 
-    def hop(size: float) -> float:
-        phases, _ = ring_plan("all_reduce", size, group, "Simple")
-        return next(phase.latency for phase in phases if phase.repeat == 28)  # 30 steps, 2 of which cross
 
-    assert hop(MIB) == pytest.approx(achieved.hop(group, "Simple") + 52e-6)
-    assert hop(1024 * GIB) == pytest.approx(achieved.hop(group, "Simple"), rel=0.05)
+def hop(operation: str, size: float, protocol: str, nodes: int = 2) -> float:
+    """Latency of a step inside a node of a ring on a network (EFA) whose chunks take 52 µs longer."""
+    group = Group(8 * nodes, nodes, **H100, fabric="efa")
+    phases, _ = ring_plan(operation, size, group, protocol)
+    return max(phases[1:], key=lambda phase: phase.repeat).latency - achieved.hop(group, protocol)
+
+
+def test_only_blocks_of_one_chunk_wait_for_the_network_at_each_step_of_a_simple_ring():
+    """A block of many chunks hides all but one of those waits."""
+    assert hop("all_reduce", MIB, "Simple") == pytest.approx(52e-6)
+    assert hop("all_reduce", 1024 * GIB, "Simple") == pytest.approx(0.0, abs=1e-6)
+
+
+def test_words_broadcasts_and_single_nodes_wait_for_no_chunks():
+    assert hop("all_reduce", MIB, "LL") == hop("all_gather", MIB, "LL128") == hop("broadcast", MIB, "Simple") == 0.0
+    assert hop("all_reduce", MIB, "Simple", nodes=1) == 0.0
 
 
 def test_nodes_reduce_by_a_tree_of_switches_from_two_on():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from llmsim.engine.blocks import measure
 from llmsim.engine.fairness import fill, max_min_speeds
-from llmsim.engine.ledger import attribute, gaps, union
+from llmsim.engine.ledger import attribute, covered, covered_each, gaps, union
 from llmsim.engine.plan import CapacityChange, Fragment, Item, Lane, Op, Part, Plan
 from llmsim.engine.player import play
 from llmsim.engine.refinement import FlowSet, refine
@@ -189,6 +189,23 @@ def test_ledger_labels_every_second_once():
 def test_union_merges_touching_and_nested_intervals():
     s, e = union(np.array([5.0, 0.0, 1.0, 2.0]), np.array([6.0, 3.0, 2.0, 4.0]))
     assert (s.tolist(), e.tolist()) == ([0.0, 5.0], [4.0, 6.0])
+
+
+def test_overlapping_ops_count_once_and_gaps_between_them_not():
+    """[0, 3] and [2, 5] touch or overlap with [5, 6]; [8, 9] is apart: 7 of the 10 seconds."""
+    starts, ends = union(np.array([8.0, 0.0, 5.0, 2.0]), np.array([9.0, 3.0, 6.0, 5.0]))
+    assert (starts.tolist(), ends.tolist()) == ([0.0, 8.0], [6.0, 9.0])
+    begins, finishes = np.array([0.0, 5.5, 7.0]), np.array([2.5, 8.5, 7.5])
+    assert covered_each(starts, ends, begins, finishes).tolist() == [2.5, 1.0, 0.0]
+    assert covered(starts, ends, np.array([0.0]), np.array([10.0])) == 7.0
+
+
+def test_nothing_covers_and_is_covered_for_no_time():
+    none, some = np.empty(0), np.array([1.0])
+    assert covered_each(none, none, some, some + 2).tolist() == [0.0]
+    assert covered_each(some, some + 2, none, none).tolist() == []
+    assert attribute(some, some + 2, [(none, none)]) == ([0.0], 2.0)
+    assert [part.tolist() for part in union(none, none)] == [[], []]
 
 
 def grid(shape):

@@ -271,6 +271,25 @@ def test_deadlock_names_the_first_blocked_op_of_each_rank():
     )
 
 
+def test_deadlock_leaves_out_ranks_that_are_done():
+    orders = ((("F", 0, 0, 0), ("W", 0, 0, 0), ("B", 0, 0, 0)), (("F", 0, 1, 0), ("BW", 0, 1, 0)))
+    with pytest.raises(ScheduleError) as error:
+        evaluate(Schedule("mine", 2, 1, orders, loop_placement(2)), 1.0, 1.0, 1.0)
+    assert str(error.value) == (
+        "schedule 'mine' deadlocks; waiting: rank 0 at op 1, W of stage 0, micro-batch 0, for B of stage 0, "
+        "micro-batch 0 (op 2 of rank 0)"
+    )
+
+
+def test_interleaving_says_which_numbers_of_micro_batches_would_do():
+    with pytest.raises(ScheduleError) as error:
+        schedule("interleaved", 3, 7, 2)
+    assert str(error.value) == (
+        "interleaved cannot order 7 micro-batches over 3 stages: they do not split into 2 equal groups; expected a "
+        "multiple of the stages, such as 6 or 9"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
