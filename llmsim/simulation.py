@@ -17,11 +17,12 @@ from llmsim.economics.reading import data_metrics, training_tokens
 from llmsim.engine.player import Played, play
 from llmsim.errors import ScenarioError, SimulationError
 from llmsim.memory import Memory, memory_of
-from llmsim.program.accounts import BREAKDOWN, account
+from llmsim.program.accounts import account, mean_breakdown
 from llmsim.program.build import Program, build_program
 from llmsim.program.crossing import network_metrics
 from llmsim.program.hbm import memory_bound_share
 from llmsim.program.physics import physics_of
+from llmsim.program.recording import record
 from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
 
@@ -106,14 +107,11 @@ def _no_garbage() -> Iterator[None]:
 def _metrics(scenario: Scenario, program: Program, played: Played, memory: dict[str, Any]) -> dict[str, Any]:
     resolved, training = scenario.resolve(), scenario.training
     layout, count = resolved.layout, program.classes.count
-    accounts = account(program, played, blocking=not training.overlap.pipeline)
+    accounts = account(record(program, played))
     iteration = accounts.iteration
     tokens = training.global_batch * training.seq_len
     share = count / count.sum()
-    breakdown = dict(zip(BREAKDOWN, (accounts.breakdown * share[:, None]).sum(axis=0).tolist()))
-    names = ("compute", "exposed_tp", "exposed_cp", "exposed_ep", "exposed_pp", "exposed_dp", "bubble", "optimizer",
-             "offload", "data", "other")  # fmt: skip
-    breakdown = {name: breakdown[name] for name in names}
+    breakdown = mean_breakdown(accounts, count)
     peak = resolved.topology.gpu.peak(training.precision)
     metrics: dict[str, Any] = {
         "name": scenario.name,

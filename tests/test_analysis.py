@@ -162,6 +162,9 @@ def test_union_by_group():
 def test_shares_add_up_and_hidden_communication_does_not_count():
     rows = [(0, "F", 0, 0, 0.0, 4.0), (0, "BW", 0, 0, 6.0, 10.0)]
     trace = block_trace(rows, sends=1.0)  # sends at 4..5 (nothing hides it) and 10..11
+    idle = stage_utilization(trace, bins=11)["idle"]  # the sender itself waits for neither
+    np.testing.assert_allclose(idle, [0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1], atol=1e-12)
+    trace = trace.assign(lane="compute")  # now it does
     table = stage_utilization(trace, bins=11)
     np.testing.assert_allclose(table[["computing", "communicating", "idle"]].sum(axis=1), 1.0)
     np.testing.assert_allclose(table["computing"], [1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0], atol=1e-12)

@@ -9,33 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmsim.analysis.intervals import union
+from llmsim.analysis.columns import map_column
+from llmsim.analysis.recorded import recorded
+from llmsim.program.accounts import account
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # Work on these streams runs beside the pipeline: it never makes a task longer, though waiting for it may delay one.
-SIDE_STREAMS = frozenset({"pp_send", "pp_recv", "dp", "offload", "host", "launch"})
+SIDE_STREAMS = frozenset({"pp_send", "pp_recv", "dp", "offload", "prefetch", "cpu", "host", "launch"})
 _KIND_OF_PHASE = {"forward": 0, "backward": 1, "recompute": 1, "weight": 2}
 _KINDS = np.array(["F", "B", "W", "BW"], dtype=object)
 _FUSED = 3
-
-
-def column_codes(column: "pd.Series") -> tuple[np.ndarray, list]:
-    """(code of each row, value of each code) of a column, whatever its dtype; missing values have code -1."""
-    import pandas as pd
-
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.cat.codes.to_numpy(), list(column.cat.categories)
-    codes, values = pd.factorize(column)
-    return codes, list(values)
-
-
-def map_column(column: "pd.Series", mapping: dict, default: int = -1) -> np.ndarray:
-    """Each row's `mapping[value]`, or `default`; one lookup per distinct value instead of one per row."""
-    codes, values = column_codes(column)
-    table = np.array([mapping.get(value, default) for value in values] + [default])
-    return table[codes]
 
 
 def pipeline_tasks(trace: "pd.DataFrame") -> "pd.DataFrame":
@@ -110,20 +95,22 @@ def _fuse(keys: np.ndarray, first: np.ndarray, last: np.ndarray) -> tuple[np.nda
 def bubble_table(trace: "pd.DataFrame") -> "pd.DataFrame":
     """Who waits how long: one row per iteration and stage (mean over its ranks, weighted by how many they stand for).
 
-    The window runs from the first to the last pipeline task of the iteration on any stage, the same for all stages.
-    `busy_s` is the part of it covered by tasks, `wait_s` the rest, `bubble_fraction` wait over window,
-    `bubble_over_ideal` wait over busy, which is (p - 1) / m for GPipe and 1F1B on equal stages without communication.
+    The window runs from the first to the last pipeline work of the iteration on any stage, the same for all stages.
+    `busy_s` is the part of it in which passes are under way, `wait_s` the rest, both as the run's own metrics count;
+    `bubble_fraction` wait over window, `bubble_over_ideal` wait over busy, which is (p - 1) / m for GPipe and 1F1B on
+    equal stages without communication.
     `peak_in_flight`: most (chunk, micro-batch) pairs alive at once, from the start of F to the end of W (of BW when
     not split); `peak_until_backward` the same to the end of B.
     """
-    return rank_bubbles(pipeline_tasks(trace)).pipe(_mean_by_stage)
+    return rank_bubbles(trace, pipeline_tasks(trace)).pipe(_mean_by_stage)
 
 
 def bubble_summary(trace: "pd.DataFrame") -> dict[str, float]:
-    """`bubble_fraction` and `bubble_over_ideal` (CONTRACT section 3): means over stages, 0 with no pipeline."""
+    """`bubble_fraction` and `bubble_over_ideal` (CONTRACT section 3) of the last iteration, 0 with no pipeline."""
     table = bubble_table(trace)
     if table.empty:
         return {"bubble_fraction": 0.0, "bubble_over_ideal": 0.0}
+    table = table[table["iteration"] == table["iteration"].max()]
     busy = float(table["busy_s"].mean())
     return {
         "bubble_fraction": float(table["bubble_fraction"].mean()),
@@ -131,17 +118,17 @@ def bubble_summary(trace: "pd.DataFrame") -> dict[str, float]:
     }
 
 
-def rank_bubbles(tasks: "pd.DataFrame") -> "pd.DataFrame":
-    """The columns of `bubble_table` for each iteration and representative rank, from `pipeline_tasks`."""
+def rank_bubbles(trace: "pd.DataFrame", tasks: "pd.DataFrame") -> "pd.DataFrame":
+    """The columns of `bubble_table` for each iteration and representative rank. tasks: `pipeline_tasks(trace)`."""
     import pandas as pd
 
-    rows = []
+    rows, found = [], recorded(trace)
+    place = {rank: number for number, rank in enumerate(found.rank.tolist())}
     for iteration, of_iteration in tasks.groupby("iteration", sort=True):
-        low, high = of_iteration["start_s"].min(), of_iteration["end_s"].max()
+        accounts = account(found.recording, int(iteration))
+        low, high = accounts.window
         for rank, own in of_iteration.groupby("rank", sort=True):
-            begin, end = union(own["start_s"].to_numpy(), own["end_s"].to_numpy())
-            busy = float((end - begin).sum())
-            wait = max(0.0, high - low - busy)
+            busy, wait = (float(values[place[rank]]) for values in (accounts.busy, accounts.waiting))
             rows.append(
                 (
                     iteration,

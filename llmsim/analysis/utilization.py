@@ -1,23 +1,21 @@
 """Utilisation over time: the share of each time bin a stage computes, communicates in the open, or idles."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmsim.analysis.bubbles import column_codes, map_column
-from llmsim.analysis.intervals import coverage, subtract, union, union_by
+from llmsim.analysis.intervals import coverage, subtract, union
+from llmsim.analysis.recorded import recorded
+from llmsim.program.accounts import waited_for
+from llmsim.program.precedence import computing_lanes, is_computing
+from llmsim.program.recording import Recording
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_COMPUTING, _COMMUNICATING = 0, 1
-_ACTIVITY = {
-    "compute": _COMPUTING,
-    "optimizer": _COMPUTING,
-    "collective": _COMMUNICATING,
-    "p2p": _COMMUNICATING,
-    "offload": _COMMUNICATING,
-}
+_COMPUTING = ("compute", "optimizer")
+_COMMUNICATING = ("exposed_tp", "exposed_cp", "exposed_ep", "exposed_pp", "exposed_dp", "offload")
 
 
 def time_bins(trace: "pd.DataFrame", bins: int, time_range: tuple[float, float] | None = None) -> np.ndarray:
@@ -35,43 +33,51 @@ def stage_utilization(
 ) -> "pd.DataFrame":
     """One row per stage and time bin: `stage, start_s, end_s, computing, communicating, idle`, shares adding up to 1.
 
-    `communicating` is exposed communication: no kernel of the rank runs meanwhile. A stage is the mean of its
-    representative ranks, weighted by how many ranks each stands for. A row that stands for a whole pass computes and
-    communicates in the shares that its column `exposed` gives, evenly over its time.
+    They are the ledger's: over an iteration `computing` is its compute and optimizer, `communicating` its exposed
+    communication and offloading, waits for others to join it included, and `idle` the rest: bubbles, waiting for data
+    and for the host. A stage is the mean of its ranks. A pass in one row is spent evenly on what is inside it.
     """
     import pandas as pd
 
     edges = time_bins(trace, bins, time_range)
-    activity = map_column(trace["kind"], _ACTIVITY)
-    start, end = trace["start_s"].to_numpy(float), trace["end_s"].to_numpy(float)
-    within = trace["exposed"].to_numpy(float) if "exposed" in trace else np.zeros(len(trace))
-    code, ranks = column_codes(trace["rank"])
-    none = (np.zeros(0), np.zeros(0))
-    of_activity = {
-        kind: union_by(code[activity == kind], start[activity == kind], end[activity == kind])
-        for kind in (_COMPUTING, _COMMUNICATING)
-    }
-    about = trace.drop_duplicates("rank").set_index("rank")
+    found = recorded(trace)
     total: dict[int, np.ndarray] = {}
     weight: dict[int, float] = {}
-    for index, rank in enumerate(ranks):
-        computing = of_activity[_COMPUTING].get(index, none)
-        exposed = subtract(*of_activity[_COMMUNICATING].get(index, none), *computing)
-        share = np.stack([coverage(*computing, edges), coverage(*exposed, edges)])
-        inside = (code == index) & (activity == _COMPUTING)
-        open_ = _mean_coverage(start[inside], end[inside], within[inside], edges)
-        share = np.clip(share + np.stack([-open_, open_]), 0.0, None) / np.diff(edges)
-        stage, count = int(about.at[rank, "stage"]), float(about.at[rank, "ranks"])
-        total[stage] = total.get(stage, 0.0) + count * share
+    iterations = [found.recording.of_iteration(number) for number in found.recording.iterations]
+    for number, (stage, count) in enumerate(zip(found.stage.tolist(), found.count.tolist())):
+        seconds = _seconds([(iteration, number) for iteration in iterations], edges)
+        total[stage] = total.get(stage, 0.0) + count * seconds / np.diff(edges)
         weight[stage] = weight.get(stage, 0.0) + count
     parts = []
     for stage in sorted(total):
         computing, communicating = np.clip(total[stage] / weight[stage], 0.0, 1.0)
         idle = np.clip(1.0 - computing - communicating, 0.0, 1.0)
-        columns = {"stage": stage, "start_s": edges[:-1], "end_s": edges[1:], "computing": computing}
-        parts.append(pd.DataFrame({**columns, "communicating": communicating, "idle": idle}))
+        shares = {"computing": computing, "communicating": communicating, "idle": idle}
+        parts.append(pd.DataFrame({"stage": stage, "start_s": edges[:-1], "end_s": edges[1:], **shares}))
     columns = ["stage", "start_s", "end_s", "computing", "communicating", "idle"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def _seconds(classes: Sequence[tuple[Recording, int]], edges: np.ndarray) -> np.ndarray:
+    """float[2, bins]: seconds of computing and of communicating. classes: a class in each iteration."""
+    lanes, waits = [np.empty((0, 4))], [(np.empty(0), np.empty(0))]
+    for recording, number in classes:
+        own = np.concatenate(computing_lanes(recording.lanes[number]))
+        lanes.append(own[is_computing(own, recording.category)])
+        waits += [when for name, when in waited_for(recording, number) if name in _COMMUNICATING]
+    rows = np.concatenate(lanes)
+    label, start, end = rows[:, 0].astype(int), rows[:, 2], rows[:, 3]
+    spent = np.array([_spent(each.inside) for each in classes[0][0].labels]).reshape(-1, 2)[label]
+    computing, inside = (_mean_coverage(start, end, spent[:, part], edges) for part in (0, 1))
+    waited = union(*(np.concatenate(part) for part in zip(*waits)))
+    return np.stack((computing, inside + coverage(*subtract(*waited, *union(start, end)), edges)))
+
+
+def _spent(inside: Mapping[str, float]) -> tuple[float, float]:
+    """Shares of computing and of communicating in an op; inside: `Label.inside`."""
+    if not inside:
+        return 1.0, 0.0
+    return sum(inside.get(name, 0.0) for name in _COMPUTING), sum(inside.get(name, 0.0) for name in _COMMUNICATING)
 
 
 def _mean_coverage(start: np.ndarray, end: np.ndarray, weight: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -1,11 +1,11 @@
 """The critical path: the chain of ops, each waiting for the one before, that makes the iteration as long as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmsim.program.labels import CATEGORIES, Label
+from llmsim.trace import inside_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,20 +53,16 @@ def _before(time: float, order: np.ndarray, ends: np.ndarray, start: np.ndarray,
     return int(order[last]) if last >= 0 else None
 
 
-def on_path(path: "pd.DataFrame", labels: Sequence[Label] = ()) -> dict[str, float]:
-    """Seconds of the path by what is done in them, the most first.
-
-    labels: of the path's column `label`; with them a pass that is one row is split into what is done inside it.
-    """
+def on_path(path: "pd.DataFrame") -> dict[str, float]:
+    """Seconds of the path by what is done in them, the most first; a pass in one row is split into what is inside."""
     kind, group, phase = (path[name].astype(str) for name in ("kind", "group", "phase"))
     talking = kind.isin(("collective", "p2p"))
     label = np.where(talking, group + " communication", np.where(kind == "compute", phase + " computation", kind))
     seconds = (path["end_s"] - path["start_s"]).to_numpy()
     found: dict[str, float] = {}
-    number = path["label"].to_numpy() if labels else np.zeros(len(path), dtype=int)
-    for name, own, time in zip(label, number, seconds):
-        shares = labels[own].shares if labels else None
-        parts = {name: 1.0} if shares is None else _inside(shares, name)
+    for name, inside, time in zip(label, path["inside"].astype(str), seconds):
+        shares = inside_of(inside)
+        parts = _inside(shares, name) if shares else {name: 1.0}
         for part, share in parts.items():
             found[part] = found.get(part, 0.0) + share * time
     result = dict(sorted(found.items(), key=lambda entry: -entry[1]))
@@ -75,9 +71,8 @@ def on_path(path: "pd.DataFrame", labels: Sequence[Label] = ()) -> dict[str, flo
     return result
 
 
-def _inside(shares: Sequence[float], name: str) -> dict[str, float]:
-    """The shares of a pass (`Label.shares`) by the names that its kernels have on a path; `name`: its computing."""
-    names = {"compute": name, "launch": "host", "optimizer": "optimizer", "offload": "offload", "data": "data"}
+def _inside(shares: Mapping[str, float], name: str) -> dict[str, float]:
+    """The shares of a pass by the names that its kernels have on a path; `name`: its computing."""
+    names = {"compute": name, "launch": "host", "idle": "gaps"}
     names |= {f"exposed_{group}": f"{group} communication" for group in ("tp", "cp", "ep", "pp", "dp")}
-    found = {names[category]: share for category, share in zip(CATEGORIES, shares) if share > 0}
-    return found | ({"gaps": shares[-1]} if shares[-1] > 0 else {})
+    return {names.get(part, part): share for part, share in shares.items()}

@@ -13,7 +13,6 @@ from llmsim.errors import UserError
 from llmsim.explaining.changes import Settings, changes
 from llmsim.explaining.critical import critical_path, on_path
 from llmsim.memory.shortfall import shortfalls
-from llmsim.program.trace import build_trace
 from llmsim.program.what_if import FREE, WhatIf
 from llmsim.scenario import Scenario
 from llmsim.simulation import Result, simulate
@@ -72,12 +71,12 @@ class Explanation:
     @cached_property
     def path(self) -> "pd.DataFrame":
         """The critical path (`critical_path`)."""
-        return critical_path(build_trace(self.result.program, self.result.played, labelled=True))
+        return critical_path(self.result.trace)
 
     @cached_property
     def on_path(self) -> dict[str, float]:
         """Seconds of the critical path by what is done in them, the most first."""
-        return on_path(self.path, self.result.program.labels)
+        return on_path(self.path)
 
     def record(self) -> dict[str, Any]:
         """Plain data, as `llmsim explain --json` prints."""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from llmsim.analysis.bubbles import map_column, pipeline_tasks, rank_bubbles
+from llmsim.analysis.bubbles import pipeline_tasks, rank_bubbles
+from llmsim.analysis.columns import map_column
 from llmsim.analysis.intervals import subtract, union
 from llmsim.errors import UserError
 
@@ -65,7 +66,7 @@ def lay_out(
     tasks = pipeline_tasks(trace)
     shown = _choose_ranks(trace, ranks)
     low, high = _span(trace, time_range)
-    bubbles = rank_bubbles(tasks)
+    bubbles = rank_bubbles(trace, tasks)
     windows = tasks.groupby("iteration").agg(low=("start_s", "min"), high=("end_s", "max"))
     window = tuple((float(a), float(b)) for a, b in windows.itertuples(index=False))
     by_rank = bubbles.groupby("rank")["bubble_fraction"].mean().to_dict()

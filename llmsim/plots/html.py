@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmsim.analysis.bubbles import map_column
+from llmsim.analysis.columns import map_column
 from llmsim.plots.boxes import Ranks, Timeline, lay_out
 from llmsim.plots.ink import PHASES
 from llmsim.plots.style import COLOURS, ink_on, shade

@@ -1,18 +1,32 @@
 """Where each class's time goes: the ledger of its iteration, from what was played."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from llmsim.engine.ledger import attribute, union
-from llmsim.engine.player import Played
-from llmsim.program.build import Program
 from llmsim.program.labels import CATEGORIES, Label
-from llmsim.program.precedence import COMPUTING_LANES, WAITED_FOR, clipped, hidden_seconds, is_computing, owned_seconds
+from llmsim.program.precedence import (
+    COMPUTING_LANES,
+    WAITED_FOR,
+    Intervals,
+    clipped,
+    computing_lanes,
+    hidden_seconds,
+    is_computing,
+    owned_seconds,
+)
+from llmsim.program.recording import Lanes, Recording
 
 BREAKDOWN = (*CATEGORIES, "bubble", "other")
 _COMPUTE, _OPTIMIZER, _LAUNCH = (CATEGORIES.index(name) for name in ("compute", "optimizer", "launch"))
 _BUBBLE, _OTHER = BREAKDOWN.index("bubble"), BREAKDOWN.index("other")
+# In the order of the contract; launches are among `other`.
+_SHOWN = ("compute", "exposed_tp", "exposed_cp", "exposed_ep", "exposed_pp", "exposed_dp", "bubble", "optimizer",
+          "offload", "data", "other")  # fmt: skip
+_NONE = np.empty(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,99 +51,112 @@ class Accounts:
     total: dict[str, np.ndarray]
 
 
-def account(program: Program, played: Played, blocking: bool = False) -> Accounts:
-    """The ledger of the last iteration, in which the pipeline is in its steady state.
+def account(recording: Recording, iteration: int | None = None) -> Accounts:
+    """The ledger of one iteration: the last one if none is given, in which the pipeline is in its steady state."""
+    number = recording.iterations[-1] if iteration is None else iteration
+    begin, own = recording.end_before(number), recording.of_iteration(number)
+    ends = [rows[:, 3].max(initial=begin) for by_name in own.lanes for rows in by_name.values()]
+    return _Tally(own, begin, float(max(ends, default=begin))).accounts()
 
-    blocking: computation waits for its own sends to the next stage.
+
+def mean_breakdown(accounts: Accounts, count: np.ndarray) -> dict[str, float]:
+    """Seconds by part of the contract's `time_breakdown`, mean over ranks. count: ranks of each class."""
+    share = count / count.sum() if len(count) else count
+    seconds = dict(zip(BREAKDOWN, (accounts.breakdown * share[:, None]).sum(axis=0).tolist()))
+    return {name: seconds[name] for name in _SHOWN}
+
+
+def waited_for(recording: Recording, number: int) -> list[tuple[str, Intervals]]:
+    """(part of the breakdown, when) of what a class waits for when it does not compute, by precedence.
+
+    First what is in the way of its computation, and waits for others to join it, then what goes on beside it.
+    recording: of one iteration. Data and launches are not among it: waiting for them depends on what comes next.
     """
-    labels, tags = program.labels, program.tags
-    last = max(tag.iteration for tag in tags)
-    iteration_of = np.array([tag.iteration for tag in tags])
-    in_pipeline = np.array([tag.micro_batch >= 0 for tag in tags])
-    streams = np.array([label.stream for label in labels])
-    category = np.array([label.category for label in labels])
-    flops_of = np.array([label.flops for label in labels])
-    peak_of = np.array([label.peak_seconds for label in labels])
-    groups = np.array([label.group for label in labels])
-    work = ~np.isin(streams, ("pp_send", "pp_recv", "dp", "host", "launch", "offload", "prefetch", "cpu"))
-    receipts = _receipts(program, played)
-    lanes: list[dict[str, np.ndarray]] = [{} for _ in program.classes.count]
-    first, end, begin = np.inf, 0.0, 0.0
-    for lane, rows in zip(program.plan.lanes, played.rows):
-        iteration = iteration_of[rows[:, 1].astype(int)]
-        own = rows[iteration == last]
-        lanes[lane.owner][lane.name] = own
-        if len(own):
-            end = max(end, float(own[:, 3].max()))
-        before = rows[iteration < last]
-        if len(before):
-            begin = max(begin, float(before[:, 3].max()))
-    finish = 0.0
-    for own in (part for by_name in lanes for part in by_name.values()):
-        piped = own[in_pipeline[own[:, 1].astype(int)] & work[own[:, 0].astype(int)]]
-        if len(piped):
-            first, finish = min(first, float(piped[:, 2].min())), max(finish, float(piped[:, 3].max()))
-    count = len(program.classes.count)
-    breakdown = np.zeros((count, len(BREAKDOWN)))
-    waiting, busy, flops, peak_seconds, launching = (np.zeros(count) for _ in range(5))
-    hidden: dict[str, np.ndarray] = {}
-    total: dict[str, np.ndarray] = {}
-    starved: list[np.ndarray] = []
-    for number, by_name in sorted(enumerate(lanes), key=lambda entry: "host" not in entry[1]):
-        own = _join(by_name.get("compute"), by_name.get("beside"))
-        label = own[:, 0].astype(int)
-        lanes_of_gpu = [by_name[key] for key in COMPUTING_LANES if key in by_name]
+    by_name, category = recording.lanes[number], recording.category
+    computing = computing_lanes(by_name)
+    waits = _waits(computing, category, recording.in_pipeline, recording.window[1])
+    found = []
+    for name in WAITED_FOR:
+        kind = CATEGORIES.index(name)
+        inline = [rows[category[rows[:, 0].astype(int)] == kind] for rows in computing]
+        found.append((name, _intervals(inline, *waits.get(kind, ()))))
+    for name in WAITED_FOR[:-2]:
+        kind = CATEGORIES.index(name)
+        beside = [
+            rows[category[rows[:, 0].astype(int)] == kind]
+            for key, rows in by_name.items()
+            if key not in COMPUTING_LANES and (recording.blocking or key != "pp_send")
+        ]
+        found.append((name, _intervals([*beside, recording.receipts[number]] if name == "exposed_pp" else beside)))
+    return found
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Adds up one iteration, from `begin` to `end`, class by class."""
+
+    recording: Recording  # of this iteration
+    begin: float
+    end: float
+    starved: list[np.ndarray] = field(default_factory=list)  # waits for data of classes that load some
+
+    def accounts(self) -> Accounts:
+        recording, count = self.recording, len(self.recording.lanes)
+        first, finish = recording.window
+        breakdown = np.zeros((count, len(BREAKDOWN)))
+        waiting, busy, flops, peak_seconds = (np.zeros(count) for _ in range(4))
+        hidden: dict[str, np.ndarray] = {}
+        total: dict[str, np.ndarray] = {}
+        for number, by_name in sorted(enumerate(recording.lanes), key=lambda entry: "host" not in entry[1]):
+            breakdown[number] = self._breakdown(number)
+            starts, ends = clipped(*_passes(recording, by_name), first, finish)
+            busy[number] = float((ends - starts).sum())
+            waiting[number] = max(finish - first - busy[number], 0.0)
+            times = Counter(_join(*computing_lanes(by_name))[:, 0].astype(int).tolist())
+            labels = [(recording.labels[index], n) for index, n in sorted(times.items())]
+            flops[number] = sum(n * label.flops for label, n in labels)
+            peak_seconds[number] = sum(n * label.peak_seconds for label, n in labels)
+            beside = hidden_seconds(by_name, recording.category, recording.groups)
+            found = [(name, *seconds) for name, seconds in beside.items()]
+            found += [(name, n * part, n * whole) for label, n in labels for name, part, whole in label.hidden]
+            for name, part, whole in found:
+                hidden.setdefault(name, np.zeros(count))[number] += part
+                total.setdefault(name, np.zeros(count))[number] += whole
+        launching = breakdown[:, _LAUNCH].copy()
+        breakdown[:, _OTHER] += launching
+        breakdown[:, _LAUNCH] = 0.0
+        return Accounts(
+            self.end - self.begin, (first, finish), breakdown, waiting, busy, flops, peak_seconds, launching, hidden,
+            total,
+        )  # fmt: skip
+
+    def _breakdown(self, number: int) -> np.ndarray:
+        recording, by_name = self.recording, self.recording.lanes[number]
+        category, row = recording.category, np.zeros(len(BREAKDOWN))
+        lanes = computing_lanes(by_name)
+        own = _join(*lanes)
         # A class that is faster than others may have begun the iteration before the one before it was over.
-        computing, seconds, free = owned_seconds(
-            [rows[is_computing(rows, category)] for rows in lanes_of_gpu], begin, end
+        rows, seconds, free = owned_seconds(
+            [rows[is_computing(rows, category)] for rows in lanes], self.begin, self.end
         )
-        _spread(breakdown[number], labels, computing[:, 0].astype(int), seconds, category)
-        waits = _waits(lanes_of_gpu, category, in_pipeline, finish)
-        others = []
-        for name in WAITED_FOR:
-            inline = own[category[label] == CATEGORIES.index(name)]
-            waited = waits.get(CATEGORIES.index(name), (np.empty(0), np.empty(0)))
-            others.append(tuple(np.concatenate(pair) for pair in zip((inline[:, 2], inline[:, 3]), waited)))
-        for name in WAITED_FOR[:-1]:
-            parts = [
-                rows[category[rows[:, 0].astype(int)] == CATEGORIES.index(name)]
-                for key, rows in by_name.items()
-                if key not in COMPUTING_LANES
-            ]
-            if name == "exposed_pp":
-                parts = [receipts[number], *(parts if blocking else ())]
-            elif name == "data" and "host" in by_name:
-                parts = [_awaited(_join(*parts), own, *free)]
-                starved += parts
-            elif name == "data":
-                parts = starved  # later stages stand still with the first one
-            joined = _join(*parts)
-            others.append((joined[:, 2], joined[:, 3]))
-        launched = _launched(by_name.get("launch"), own, *free)
-        others.append((launched[:, 2], launched[:, 3]))
-        amounts, idle = attribute(*free, others)
-        for name, amount in zip((*WAITED_FOR, *WAITED_FOR), amounts):
-            breakdown[number, CATEGORIES.index(name)] += max(amount, 0.0)
+        _spread(row, recording.labels, rows[:, 0].astype(int), seconds, category)
+        others = waited_for(recording, number)
+        if "host" in by_name:
+            starved = _awaited(by_name["host"], own, *free)
+            self.starved.append(starved)
+        else:
+            starved = _join(*self.starved)  # later stages stand still with the first one
+        others.append(("data", _intervals([starved])))
+        others.append(("launch", _intervals([_launched(by_name.get("launch"), own, *free)])))
+        times = [when for _, when in others]
+        amounts, idle = attribute(*free, times)
+        for (name, _), amount in zip(others, amounts):
+            row[CATEGORIES.index(name)] += max(amount, 0.0)
         idle = max(idle, 0.0)
-        idle_inside = min(idle, max(attribute(*clipped(*free, first, finish), others)[1], 0.0))
-        breakdown[number, _BUBBLE] += idle_inside
-        breakdown[number, _OTHER] += idle - idle_inside
-        launching[number] = breakdown[number, _LAUNCH]
-        breakdown[number, _OTHER] += launching[number]
-        breakdown[number, _LAUNCH] = 0.0
-        s, e = clipped(*_passes(lanes_of_gpu, in_pipeline), first, finish)
-        busy[number] = float((e - s).sum())
-        waiting[number] = max(finish - first - busy[number], 0.0)
-        flops[number], peak_seconds[number] = flops_of[label].sum(), peak_of[label].sum()
-        beside = [(name, *seconds) for name, seconds in hidden_seconds(by_name, category, groups).items()]
-        for index, times in zip(*(each.tolist() for each in np.unique(label, return_counts=True))):
-            beside += [(name, times * part, times * whole) for name, part, whole in labels[index].hidden]
-        for name, part, whole in beside:
-            hidden.setdefault(name, np.zeros(count))[number] += part
-            total.setdefault(name, np.zeros(count))[number] += whole
-    return Accounts(
-        end - begin, (first, finish), breakdown, waiting, busy, flops, peak_seconds, launching, hidden, total
-    )
+        inside = min(idle, max(attribute(*clipped(*free, *recording.window), times)[1], 0.0))
+        row[_BUBBLE] += inside
+        row[_OTHER] += idle - inside
+        return row
 
 
 def _waits(
@@ -155,41 +182,36 @@ def _waits(
     }
 
 
-def _passes(lanes: list[np.ndarray], in_pipeline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _passes(recording: Recording, by_name: Lanes) -> Intervals:
     """When passes were under way: from the first to the last op of each, waiting for its own communication included."""
     starts, ends = [], []
-    for rows in lanes:
-        tag = rows[:, 1].astype(int)
-        first = np.nonzero(np.diff(tag, prepend=-1))[0]
+    for name, rows in by_name.items():
+        own = recording.pass_work(name, rows)
+        if name not in COMPUTING_LANES:
+            starts.append(own[:, 2])
+            ends.append(own[:, 3])
+            continue
+        # Between a forward and its own backward nothing comes from other stages: they count as one.
+        first = np.nonzero(np.diff(rows[:, 1].astype(int), prepend=-1))[0]
         last = np.append(first[1:], len(rows)) - 1
-        piped = in_pipeline[tag[first]]
+        piped = recording.in_pipeline[rows[first, 1].astype(int)]
         starts.append(rows[first[piped], 2])
         ends.append(rows[last[piped], 3])
-    return union(np.concatenate(starts), np.concatenate(ends))
+    return union(np.concatenate([np.empty(0), *starts]), np.concatenate([np.empty(0), *ends]))
 
 
-def _spread(row: np.ndarray, labels: list[Label], label: np.ndarray, seconds: np.ndarray, category: np.ndarray) -> None:
+def _spread(
+    row: np.ndarray, labels: Sequence[Label], label: np.ndarray, seconds: np.ndarray, category: np.ndarray
+) -> None:
     """Add the seconds of the compute lane's ops to their categories, a block's by its shares."""
     per_label = np.bincount(label, weights=seconds, minlength=len(labels))
-    for index in np.nonzero(per_label)[0]:
+    for index in np.flatnonzero(per_label).tolist():
         shares = labels[index].shares
         if shares is None:
             row[category[index]] += per_label[index]
         else:
             row[: len(CATEGORIES)] += per_label[index] * np.array(shares[:-1])
             row[_BUBBLE] += per_label[index] * shares[-1]
-
-
-def _receipts(program: Program, played: Played) -> list[np.ndarray]:
-    """By class: rows of the transfers that it receives."""
-    peer = np.array([label.peer for label in program.labels])
-    found: list[list[np.ndarray]] = [[] for _ in program.classes.count]
-    for lane, rows in zip(program.plan.lanes, played.rows):
-        if lane.name == "pp_send":
-            to = peer[rows[:, 0].astype(int)]
-            for number in np.unique(to):
-                found[number].append(rows[to == number])
-    return [_join(*parts) for parts in found]
 
 
 def _awaited(loads: np.ndarray, own: np.ndarray, opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
@@ -223,3 +245,9 @@ def _launched(launches: np.ndarray | None, own: np.ndarray, opens: np.ndarray, c
 def _join(*parts: np.ndarray | None) -> np.ndarray:
     present = [part for part in parts if part is not None and len(part)]
     return np.concatenate(present) if present else np.empty((0, 4))
+
+
+def _intervals(parts: Sequence[np.ndarray], starts: np.ndarray = _NONE, ends: np.ndarray = _NONE) -> Intervals:
+    """Starts and ends of rows, and of these intervals."""
+    joined = _join(*parts)
+    return np.concatenate((joined[:, 2], starts)), np.concatenate((joined[:, 3], ends))

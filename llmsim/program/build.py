@@ -45,6 +45,7 @@ class Program:
     stages: tuple[StageProgram, ...]
     traffic: dict[str, Traffic]
     gpu_of_rank: np.ndarray
+    blocking: bool  # computation waits for its own sends to other stages
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Builder(Ranks):
             plan.lanes = self._jittered(plan.lanes, labels.values, tags.values)
         return Program(
             plan, labels.values, tags.values, classes, stage_of, self.schedule, self.cluster, groups, self.stages,
-            self.traffic, self.gpu_of_rank,
+            self.traffic, self.gpu_of_rank, not self.options.overlap_pipeline,
         )  # fmt: skip
 
     def _jittered(self, lanes: list[Lane], labels: list[Label], tags: list[Tag]) -> list[Lane]:

@@ -20,6 +20,7 @@ CATEGORIES = (
 NO_CATEGORY = -1  # launches: what waits for them is counted where it waits
 _OF_STREAM = {
     "compute": "compute",
+    "beside": "compute",
     "tp": "exposed_tp",
     "cp": "exposed_cp",
     "ep": "exposed_ep",
@@ -31,6 +32,7 @@ _OF_STREAM = {
     "cpu": "offload",
     "host": "data",
 }
+STREAMS = (*_OF_STREAM, "launch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,11 @@ class Label:
     shares: tuple[float, ...] | None = None
     sent: tuple[tuple[str, float, float], ...] = ()
     hidden: tuple[tuple[str, float, float], ...] = ()
+
+    @property
+    def inside(self) -> dict[str, float]:
+        """`shares` by name; empty for an op that is no block."""
+        return {} if self.shares is None else dict(zip((*CATEGORIES, "idle"), self.shares))
 
     @property
     def category(self) -> int:

@@ -3,7 +3,7 @@
 Two lanes may compute at once (a forward beside a backward); they share the seconds in which both do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,6 +20,11 @@ Intervals = tuple[np.ndarray, np.ndarray]  # starts and ends (s)
 def is_computing(rows: np.ndarray, category: np.ndarray) -> np.ndarray:
     """bool[ops]: which of the rows (label, tag, start, end) compute; category: of each label."""
     return np.isin(category[rows[:, 0].astype(int)], _COMPUTING)
+
+
+def computing_lanes(lanes: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The rows of those lanes of a class that may compute, at least one."""
+    return [lanes[name] for name in COMPUTING_LANES if name in lanes] or [np.empty((0, 4))]
 
 
 def owned_seconds(lanes: Sequence[np.ndarray], begin: float, end: float) -> tuple[np.ndarray, np.ndarray, Intervals]:
