@@ -4,10 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from drawn_scenarios import scenarios, simulated
+from drawn_scenarios import scenarios, seeded, simulated
 from hypothesis import HealthCheck, assume, given, settings
 
+from llmsim.analysis.breakdown import trace_breakdown
+from llmsim.analysis.bubbles import bubble_summary
 from llmsim.analysis.utilization import stage_utilization
+from llmsim.explaining.critical import critical_path, on_path
+from llmsim.files import read_trace
 
 drawn = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -53,15 +57,38 @@ def test_ledgers_add_up_and_shares_are_shares(scenario):
 
 @drawn
 @given(scenarios())
-def test_the_utilisation_picture_shows_the_ledger(scenario):
+def test_pictures_of_a_trace_show_the_ledger_of_its_run(scenario):
+    """In both details: seconds by part, bubbles, utilisation over the last iteration, the critical path's length."""
     for detail in ("kernel", "block"):
-        # One iteration from time 0: several, a loader or jitter have no single window that both look at.
-        result = simulated(scenario | {"data": {}}, detail=detail, iterations=1, jitter=0.0)
+        result = simulated(scenario, detail=detail, jitter=0.0)
         assume(result)
-        seconds, breakdown = result.metrics["iteration_time_s"], result.metrics["time_breakdown"]
-        table = stage_utilization(result.trace, 64, (0.0, seconds))
-        computing = float(np.average(table["computing"]))
-        assert computing == pytest.approx((breakdown["compute"] + breakdown["optimizer"]) / seconds, abs=1e-6)
+        seconds, ledger = result.metrics["iteration_time_s"], result.metrics["time_breakdown"]
+        assert trace_breakdown(result.trace) == pytest.approx(ledger, rel=1e-9, abs=1e-9 * seconds)
+        for name, share in bubble_summary(result.trace).items():
+            assert share == pytest.approx(result.metrics[name], abs=1e-9), name
+        end = result.trace["end_s"].max()
+        table = stage_utilization(result.trace, 64, (end - seconds, end))
+        stages = np.bincount(result.program.stage_of, weights=result.program.classes.count)
+        shown = {name: np.average(table.groupby("stage")[name].mean(), weights=stages) for name in table.columns[3:]}
+        talking = sum(ledger[name] for name in ledger if name.startswith("exposed_")) + ledger["offload"]
+        assert shown["computing"] == pytest.approx((ledger["compute"] + ledger["optimizer"]) / seconds, abs=1e-9)
+        assert shown["communicating"] == pytest.approx(talking / seconds, abs=1e-9)
+        assert sum(on_path(critical_path(result.trace)).values()) == pytest.approx(end, rel=1e-6)
+
+
+def test_a_saved_trace_keeps_its_ledger(tmp_path):
+    """Blocks, sends that block their sender, two lanes that compute at once."""
+    lanes = set()
+    for number, drawn in enumerate(seeded(6, 60)):
+        result = simulated(drawn, detail="block", jitter=0.0)
+        if result is None:
+            continue
+        path = tmp_path / f"{number}.csv"
+        result.trace.to_csv(path, index=False)
+        ledger = result.metrics["time_breakdown"]
+        assert trace_breakdown(read_trace(str(path))) == pytest.approx(ledger, abs=1e-9 * sum(ledger.values()))
+        lanes |= set(result.trace["lane"])
+    assert {"compute", "beside", "pp_send", "dp", "offload", "host", "launch"} <= lanes
 
 
 @drawn

@@ -158,6 +158,9 @@ def test_a_link_that_never_comes_back_is_the_users_doing():
         llmsim.simulate(scenario(faults=[down]))
     again = llmsim.simulate(scenario(faults=[{**down, "until": 0.1}])).metrics["iteration_time_s"]
     assert again > llmsim.simulate(scenario()).metrics["iteration_time_s"]
+    first = {"kind": "link_down", "link": "node0.nic1", "until": 0.1}
+    with pytest.raises(UserError, match=r"faults: the link .* is down"):
+        llmsim.simulate(scenario(faults=[first, down]))  # the second begins before the first ends
 
 
 @pytest.mark.parametrize("layout", [{"tp": 2, "sequence_parallel": False}, {"tp": 2, "zero": 3}])

@@ -60,17 +60,22 @@ def stage_utilization(
 
 def _seconds(classes: Sequence[tuple[Recording, int]], edges: np.ndarray) -> np.ndarray:
     """float[2, bins]: seconds of computing and of communicating. classes: a class in each iteration."""
-    lanes, waits = [np.empty((0, 4))], [(np.empty(0), np.empty(0))]
+    lanes, waits = [], []
     for recording, number in classes:
         own = np.concatenate(computing_lanes(recording.lanes[number]))
         lanes.append(own[is_computing(own, recording.category)])
-        waits += [when for name, when in waited_for(recording, number) if name in _COMMUNICATING]
+        waits.append(waited_for(recording, number))
     rows = np.concatenate(lanes)
     label, start, end = rows[:, 0].astype(int), rows[:, 2], rows[:, 3]
     spent = np.array([_spent(each.inside) for each in classes[0][0].labels]).reshape(-1, 2)[label]
-    computing, inside = (_mean_coverage(start, end, spent[:, part], edges) for part in (0, 1))
-    waited = union(*(np.concatenate(part) for part in zip(*waits)))
-    return np.stack((computing, inside + coverage(*subtract(*waited, *union(start, end)), edges)))
+    computing, communicating = (_mean_coverage(start, end, spent[:, part], edges) for part in (0, 1))
+    taken = union(start, end)
+    for same in zip(*waits):  # the same part of the breakdown in each iteration
+        when = union(*(np.concatenate(part) for part in zip(*(when for _, when in same))))
+        if same[0][0] in _COMMUNICATING:
+            communicating = communicating + coverage(*subtract(*when, *taken), edges)
+        taken = union(*(np.concatenate(part) for part in zip(taken, when)))
+    return np.stack((computing, communicating))
 
 
 def _spent(inside: Mapping[str, float]) -> tuple[float, float]:

@@ -1,6 +1,5 @@
 """Where each class's time goes: the ledger of its iteration, from what was played."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -112,8 +111,8 @@ class _Tally:
             starts, ends = clipped(*_passes(recording, by_name), first, finish)
             busy[number] = float((ends - starts).sum())
             waiting[number] = max(finish - first - busy[number], 0.0)
-            times = Counter(_join(*computing_lanes(by_name))[:, 0].astype(int).tolist())
-            labels = [(recording.labels[index], n) for index, n in sorted(times.items())]
+            times = np.bincount(_join(*computing_lanes(by_name))[:, 0].astype(int))
+            labels = [(recording.labels[index], int(times[index])) for index in np.flatnonzero(times).tolist()]
             flops[number] = sum(n * label.flops for label, n in labels)
             peak_seconds[number] = sum(n * label.peak_seconds for label, n in labels)
             beside = hidden_seconds(by_name, recording.category, recording.groups)

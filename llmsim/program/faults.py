@@ -72,6 +72,9 @@ def plan_faults(faults: Iterable, cluster: Cluster) -> tuple[FaultPlan, Cluster]
             first = 0 if fault.node is None else int(fault.node.removeprefix("node")) * per_node
             for place in range(first, cluster.nodes * per_node if fault.node is None else first + per_node):
                 loaders[place] = (*loaders.get(place, ()), window)
+    for link in [link for link, windows in links.items() if not changes(windows, link, 1.0)[0]]:
+        del links[link]
+        throughout[link] = 0.0  # one fault begins before the other ends
     return FaultPlan(gpus, links, loaders), cluster.with_factors(throughout) if throughout else cluster
 
 
