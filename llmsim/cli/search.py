@@ -6,25 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmsim.cli.layout_columns import columns
 from llmsim.cli.options import AS_JSON, SETTINGS, open_scenario
 
 if TYPE_CHECKING:
     from llmsim.scenario import Scenario
     from llmsim.searching import Found, Layout
-
-_COLUMNS = {
-    "tp": "parallelism.tp",
-    "pp": "parallelism.pp",
-    "vpp": "parallelism.vpp",
-    "cp": "parallelism.cp",
-    "ep": "parallelism.ep",
-    "mb": "training.micro_batch",
-    "schedule": "parallelism.schedule",
-    "zero": "parallelism.zero",
-    "seq. par.": "parallelism.sequence_parallel",
-    "recompute": "training.recompute",
-    "overlap": "training.overlap",
-}
 
 
 @click.command()
@@ -62,8 +49,7 @@ def search(
     loaded = open_scenario(scenario, settings)
     with SlowProgress(f"layouts of {loaded.name}") as progress:
         found = find(loaded, dict(parse_override(text) for text in space), objective, top, workers, progress)
-    if not found.complete:
-        warn(["interrupted: this is the best so far"])
+    warn([*([] if found.complete else ["interrupted: this is the best so far"]), *found.warnings])
     if plot and found.front:
         from llmsim.plots.layouts import plot_layouts
         from llmsim.plots.style import save_figure
@@ -83,10 +69,12 @@ def _document(found: "Found") -> dict[str, Any]:
     def record(layout: "Layout") -> dict[str, Any]:
         return {
             "settings": layout.point,
+            "set": layout.set,
             "iteration_time_s": layout.seconds,
             "tokens_per_s": layout.row["tokens_per_s"],
             "mfu": layout.row["mfu"],
             "peak_gib": layout.peak_gib,
+            "tight": layout.tight,
             "least_s": layout.bound.seconds,
             "least_gib": layout.bound.bytes / 2**30,
             "why": found.why(layout),
@@ -95,6 +83,7 @@ def _document(found: "Found") -> dict[str, Any]:
     return {
         "objective": found.objective,
         "complete": found.complete,
+        "warnings": found.warnings,
         "counts": found.counts,
         "given": found.given and {
             "iteration_time_s": found.given["iteration_time_s"],
@@ -122,12 +111,16 @@ def _print(found: "Found", scenario: "Scenario", command: str) -> None:
     if not found.best:
         click.echo("None of them fits: it takes more GPUs, GPUs with more memory, or offloading.")
         return
-    shown = _shown(found.best)
-    head = ["", *shown, "iteration", "MFU", "GiB", "why not"]
-    rows = [[rank, *_row(found, layout, shown)] for rank, layout in enumerate(found.best, 1)]
-    print_table("the best", head, rows)
-    print_table("time against memory: none is both faster and smaller", head[1:-1],
-                [_row(found, layout, shown)[:-1] for layout in found.front])  # fmt: skip
+    layouts = [*found.best, *found.front]
+    differing, same = columns([layout.point for layout in layouts])
+    if same:
+        click.echo(f"all of these: {', '.join(f'{name} {cell}' for name, cell in same.items())}")
+    figures = [(format_seconds(each.seconds), f"{each.row['mfu']:.1%}", f"{each.peak_gib:.1f}") for each in layouts]
+    rows = [[*cells, *own] for *cells, own in zip(*differing.values(), figures)]
+    head = [*differing, "iteration", "MFU", "GiB"]
+    ranked = [[rank, *row, found.why(each)] for rank, (row, each) in enumerate(zip(rows, found.best), 1)]
+    print_table("the best", ["", *head, "why not"], ranked)
+    print_table("time against memory: none is both faster and smaller", head, rows[len(found.best) :])
     if found.given:
         best, given = found.best[0].seconds, found.given
         fits = "" if given["memory.fits"] else ", and it does not fit"
@@ -135,48 +128,5 @@ def _print(found: "Found", scenario: "Scenario", command: str) -> None:
             f"The scenario's own layout takes {format_seconds(given['iteration_time_s'])}{fits}; the best takes "
             f"{best / given['iteration_time_s'] - 1:+.1%}."
         )
-    changed = {key: value for key, value in found.best[0].point.items() if value != _value(scenario, key)}
-    if scenario.parallelism.dp is not None:
-        changed["parallelism.dp"] = None
-    options = " ".join(f"--set {quote(f'{key}={_text(value)}')}" for key, value in changed.items())
+    options = " ".join(f"--set {quote(each)}" for each in found.best[0].set)
     click.echo(f"To run the best: {command} {options}")
-
-
-def _value(scenario: "Scenario", key: str) -> object:
-    """What the scenario itself has there, as a point of a search says it."""
-    value: object = scenario
-    for part in key.split("."):
-        value = getattr(value, part, None)
-    if key == "training.recompute" and value == type(value)(mode=value.mode):
-        return value.mode
-    return value.model_dump() if hasattr(value, "model_dump") else value
-
-
-def _shown(best: "list[Layout]") -> list[str]:
-    """Columns that say something: those that differ, or are not at their plainest value."""
-    plain = (None, 1, 0, False, "1f1b")
-    return [
-        name for name, key in _COLUMNS.items()
-        if len({str(layout.point.get(key)) for layout in best}) > 1
-        or (best[0].point.get(key) not in plain and name != "overlap")
-    ]  # fmt: skip
-
-
-def _row(found: "Found", layout: "Layout", shown: list[str]) -> list[str]:
-    from llmsim.units import format_seconds
-
-    values = [_cell(layout.point.get(_COLUMNS[name])) for name in shown]
-    figures = [format_seconds(layout.seconds), f"{layout.row['mfu']:.1%}", f"{layout.peak_gib:.1f}"]
-    return [*values, *figures, found.why(layout)]
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, dict):
-        return "on" if value.get("grad_reduce") else "off"
-    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_text(item)}" for key, item in value.items()) + "}"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from llmsim.scenario import Scenario
 
 _BAR = 40  # characters of the longest bar
-_TIGHT = 0.999  # of the capacity; as much as that only where the allocator had to give gaps back
 _PARTS = {
     "compute": "compute",
     "exposed_tp": "waiting for tensor parallel",
@@ -74,6 +73,8 @@ def caption(metrics: dict[str, Any], schedule: str) -> str:
 
 def figures(scenario: "Scenario", metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """(label, text) of each figure that the result holds."""
+    from llmsim.memory.summary import TIGHT
+
     rows = [
         ("iteration", format_seconds(metrics["iteration_time_s"])),
         (
@@ -92,7 +93,7 @@ def figures(scenario: "Scenario", metrics: dict[str, Any]) -> list[tuple[str, st
     if memory := metrics.get("memory"):
         own = memory["peak_gib"] <= memory["capacity_gib"]
         fits = "fits" if own else "DOES NOT FIT"
-        if own and memory["peak_gib"] > _TIGHT * memory["capacity_gib"]:
+        if own and memory["peak_gib"] > TIGHT * memory["capacity_gib"]:
             fits = f"fits tightly: {memory['peak_allocated_gib']:.1f} GiB are tensors, the allocator's gaps shrink"
         rows.append(("memory", f"{memory['peak_gib']:.1f} of {memory['capacity_gib']:.1f} GiB, {fits}"))
         for place, label in (("cpu", "CPU memory"), ("nvme", "disks")):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GIB = 2.0**30
+# Of the capacity. A peak counts the gaps that an allocator usually leaves between tensors as long as they fit: as much
+# as this is held only where they do not.
+TIGHT = 0.999
 CATEGORIES = ("parameters", "gradients", "optimizer", "activations", "temporary", "reserved")
 
 

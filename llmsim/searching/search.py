@@ -5,14 +5,16 @@ simulated, the most promising first, until what is left can neither be among the
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llmsim.errors import UserError
+from llmsim.memory.summary import TIGHT
 from llmsim.scenario import Scenario
 from llmsim.searching.bounds import Bound, bound
 from llmsim.searching.ranking import OBJECTIVES, Objective, on_front, why_slower
+from llmsim.searching.settings import settings_of
 from llmsim.searching.space import candidates, completed
 from llmsim.sweeping.outcome import Row, run_point
 from llmsim.sweeping.points import Point
@@ -28,16 +30,30 @@ _BOUNDING = 0.5  # share of the time that bounds take, for the progress bar
 # from simulations by a few per cent, so that an exact one would need most layouts simulated.
 _NEAR_SECONDS, _NEAR_BYTES, _SLOWEST = 1.05, 1.15, 2.0
 # Follow from the layout, or hold for the scenario's own layout only.
-_OPEN = {"parallelism.dp": None, "parallelism.stage_layers": "balanced", "simulation.iterations": 1}
+_OPEN = {
+    "parallelism.dp": None,
+    "parallelism.stage_layers": "balanced",
+    "simulation.iterations": 1,
+    "simulation.detail": "block",
+}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One valid layout. `bound` always holds; `row` are its metrics by dotted name, None where it was not simulated."""
+    """One valid layout. `bound` always holds; `row` are its metrics by dotted name, None where it was not simulated.
+
+    given: the scenario that was searched from.
+    """
 
     point: Point
     bound: Bound
+    given: Scenario = field(repr=False, compare=False)
     row: Row | None = None
+
+    @property
+    def set(self) -> list[str]:
+        """`KEY=VALUE` of all that makes the scenario this layout: `load_scenario(path, layout.set)`, or `--set`."""
+        return settings_of(self.given, {**_OPEN, **self.point})
 
     @property
     def fits(self) -> bool:
@@ -51,6 +67,11 @@ class Layout:
     @property
     def peak_gib(self) -> float:
         return self.row["memory.peak_gib"]
+
+    @property
+    def tight(self) -> bool:
+        """Whether it fits only because the allocator gives up gaps between tensors that it usually leaves."""
+        return self.fits and self.peak_gib > TIGHT * self.row["memory.capacity_gib"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +128,19 @@ class Found:
             return "the best"
         return why_slower(layout.row, self.best[0].row, self.objective)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before running the best, one sentence each."""
+        if not self.best or not self.best[0].tight:
+            return []
+        row, roomy = self.best[0].row, next((n for n, each in enumerate(self.best, 1) if not each.tight), None)
+        place = f"number {roomy} has more room" if roomy else "none of those shown has more room"
+        return [
+            f"the best holds {row['memory.peak_gib']:.1f} of {row['memory.capacity_gib']:.1f} GiB, "
+            f"{row['memory.peak_allocated_gib']:.1f} GiB of them tensors: too little is left for the gaps that an "
+            f"allocator usually has between them, so that it may run slowly or out of memory; {place}"
+        ]
+
     @cached_property
     def table(self) -> "pd.DataFrame":
         """A row for each valid layout: its keys, its bounds, what was simulated of it, and why it lost."""
@@ -124,6 +158,7 @@ class Found:
                 "iteration_time_s": layout.row and layout.seconds,
                 "peak_gib": layout.row and layout.peak_gib,
                 "why": self.why(layout),
+                "set": layout.set,
             }
             for layout in self.layouts
         ])  # fmt: skip
@@ -152,9 +187,9 @@ def search(
     report = progress or (lambda share: None)
     given = run_point(scenario, {"simulation.iterations": 1})
     given = given if given["status"] in ("ok", "out_of_memory") else None
-    open_scenario = scenario.with_values({**_OPEN, "simulation.detail": "block"})
+    open_scenario = scenario.with_values(_OPEN)
     points = list(candidates(open_scenario, completed(open_scenario, space)))
-    state = _State(OBJECTIVES[objective], top, workers or default_workers())
+    state = _State(scenario, OBJECTIVES[objective], top, workers or default_workers())
     complete = True
     try:
         state.bound_all(open_scenario, points, report)
@@ -170,8 +205,8 @@ def search(
 class _State:
     """What is known so far."""
 
-    def __init__(self, objective: Objective, top: int, workers: int) -> None:
-        self.objective, self.top, self.workers = objective, top, workers
+    def __init__(self, given: Scenario, objective: Objective, top: int, workers: int) -> None:
+        self.given, self.objective, self.top, self.workers = given, objective, top, workers
         self.layouts: list[Layout] = []
         self.reasons: list[str] = []
         self._order: list[int] = []  # layouts that may fit, the most promising first
@@ -192,7 +227,7 @@ class _State:
         for number, piece in enumerate(pieces):
             for point, outcome in zip(piece, found[number]):
                 if isinstance(outcome, Bound):
-                    self.layouts.append(Layout(point, outcome))
+                    self.layouts.append(Layout(point, outcome, self.given))
                 else:
                     self.reasons.append(outcome)
 
@@ -230,7 +265,7 @@ class _State:
         )
 
     def _learn(self, index: int, row: Row) -> None:
-        layout = self.layouts[index] = Layout(self.layouts[index].point, self.layouts[index].bound, row)
+        layout = self.layouts[index] = replace(self.layouts[index], row=row)
         if layout.fits:
             self._best = sorted([*self._best, self.objective.of_row(row)])[: self.top]
             self._front.append((layout.seconds, layout.peak_gib * _GIB))
