@@ -1,5 +1,6 @@
 """What is simulated depends on what is asked, not on what was asked before."""
 
+import json
 import pickle
 import random
 import subprocess
@@ -7,15 +8,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import networkx as nx
 import pytest
 from histories import CALIBRATION, QUESTIONS, answer, scenario
 
 import llmsim
 from llmsim.catalogue.collective_constants import CATALOGUED, Achieved, collective_constants
+from llmsim.cluster.graph import build_graph
+from llmsim.cluster.topology import load_topology
 from llmsim.collectives import Group, plan_collective
 from llmsim.collectives.plan import plan_dispatch
 from llmsim.program.physics import Physics, physics_of
 from llmsim.program.what_if import WhatIf
+from llmsim.searching.bounds import bound
 
 KEY = ("ring_efficiency", "hopper")
 
@@ -87,3 +92,16 @@ def test_a_changed_calibration_file_is_read_again(tmp_path):
         path.write_text(f"speeds: {{math: {speed}}}\n", "utf-8")
         times.append(llmsim.simulate(scenario(str(path))).metrics["iteration_time_s"])
     assert times[1] > 1.2 * times[0]
+
+
+def test_a_changed_graph_is_read_again(tmp_path):
+    """By whatever knows the topology: its plans, its routes, and the bounds of a search."""
+    path, times, bounds = tmp_path / "own.json", [], []
+    for bandwidth in ("400 Gbps", "40 Gbps"):
+        overrides = {"node.nic.bandwidth": bandwidth}
+        graph = build_graph(load_topology("dgx-a100", overrides), 2)
+        path.write_text(json.dumps(nx.node_link_data(graph, edges="edges")), "utf-8")
+        own = scenario().with_values({"cluster": {"topology": str(path), "nodes": 2}, "parallelism.ep": 1})
+        times.append(llmsim.simulate(own).metrics["iteration_time_s"])
+        bounds.append(bound(own).seconds)
+    assert times[1] > 1.5 * times[0] and bounds[1] > 1.5 * bounds[0]

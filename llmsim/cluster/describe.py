@@ -127,7 +127,7 @@ def _graph_cut(cluster: Cluster) -> float:
     from llmsim.cluster.imported import gpus_by_node, graph_from_file
 
     graph = graph_from_file(cluster.topology.graph)
-    nodes = gpus_by_node(graph, cluster.topology.graph)[: cluster.nodes]
+    nodes = gpus_by_node(graph, str(cluster.topology.graph))[: cluster.nodes]
     half = len(nodes) // 2
     near, far = ({gpu for node in part for gpu in node} for part in (nodes[:half], nodes[half:]))
     return _min_cut(graph, near, far)

@@ -20,7 +20,7 @@ from llmsim.cluster.cluster import Cluster
 from llmsim.cluster.links import KIND, Edge
 from llmsim.cluster.node import NodeTemplate
 from llmsim.cluster.switches import Switches
-from llmsim.cluster.topology import Topology, parse_topology
+from llmsim.cluster.topology import GraphFile, Topology, parse_topology
 from llmsim.errors import TopologyError, UnitError, nearest
 from llmsim.units import parse_quantity
 
@@ -33,19 +33,27 @@ DEVICES = (*INSIDE, "nic", "leaf", "spine", "core", "storage")
 
 
 @lru_cache(maxsize=8)
-def graph_from_file(path: str) -> "nx.DiGraph":
+def graph_from_file(file: GraphFile) -> "nx.DiGraph":
     """The graph of a `.json` (node-link) or `.graphml` file, every edge checked; `TopologyError` says what is wrong."""
     import networkx as nx
 
     try:
-        if path.endswith(".graphml"):
-            graph = nx.read_graphml(path)
-        else:
-            graph = _node_link(json.loads(Path(path).read_text("utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, nx.NetworkXError, SyntaxError) as error:
-        reason = " ".join(str(error).split())
-        raise TopologyError(f"{path}: this is no node-link JSON or GraphML graph ({reason})") from None
-    return _checked(graph, path)
+        graph = nx.parse_graphml(file.text) if file.path.endswith(".graphml") else _node_link(json.loads(file.text))
+    except (ValueError, KeyError, TypeError, nx.NetworkXError, SyntaxError) as error:
+        raise _no_graph(file.path, error) from None
+    return nx.freeze(_checked(graph, file.path))
+
+
+def _read(path: Path) -> GraphFile:
+    try:
+        return GraphFile(str(path), path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise _no_graph(str(path), error) from None
+
+
+def _no_graph(path: str, error: Exception) -> TopologyError:
+    reason = " ".join(str(error).split())
+    return TopologyError(f"{path}: this is no node-link JSON or GraphML graph ({reason})")
 
 
 def _node_link(data: dict) -> "nx.Graph":
@@ -102,7 +110,8 @@ def topology_from_graph(path: Path, overrides: Mapping[str, object]) -> Topology
         from llmsim.cluster.nccl_xml import topology_from_xml
 
         return topology_from_xml(path, overrides)
-    graph = graph_from_file(str(path))
+    file = _read(path)
+    graph = graph_from_file(file)
     gpus = gpus_by_node(graph, str(path))
     first = gpus[0]
     nics = [n for n, d in graph.nodes(data=True) if d["kind"] == "nic" and d["node"] == graph.nodes[first[0]]["node"]]
@@ -124,7 +133,7 @@ def topology_from_graph(path: Path, overrides: Mapping[str, object]) -> Topology
         "network.kind": "fat-tree" if len(gpus) > 1 else "none",
     }
     known = {key: value for key, value in data.items() if value is not None or key != "node.gpu"}
-    return replace(parse_topology(known, path.stem, str(path), overrides), graph=str(path))
+    return replace(parse_topology(known, path.stem, str(path), overrides), graph=file)
 
 
 def gpus_by_node(graph: "nx.DiGraph", path: str) -> list[list[str]]:
@@ -211,7 +220,7 @@ class GraphCluster(Cluster):
 
     def _make_fabric(self) -> Switches:
         graph = graph_from_file(self.topology.graph)
-        nodes = gpus_by_node(graph, self.topology.graph)
+        nodes = gpus_by_node(graph, str(self.topology.graph))
         if self.nodes > len(nodes):
             raise TopologyError(f"{self.topology.graph} has {len(nodes)} nodes with GPUs; {self.nodes} were asked for")
         self._names = [name for node in nodes[: self.nodes] for name in node[: self.gpus_per_node]]

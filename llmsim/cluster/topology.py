@@ -1,7 +1,7 @@
 """Topology files: one node and the network above it, read from a few lines of YAML. The keys: `keys.KEYS`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -89,9 +89,20 @@ class Storage:
     write_bandwidth: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class GraphFile:
+    """A file with a graph, as it was read: what is remembered by it stays right when the file changes."""
+
+    path: str
+    text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.path
+
+
 @dataclass(frozen=True)
 class Topology:
-    """What a topology file says. `graph` is the path of a graph that the user gave instead."""
+    """What a topology file says. `graph` is a graph that the user gave instead."""
 
     name: str
     node: Node
@@ -100,7 +111,7 @@ class Topology:
     description: str = ""
     sources: tuple[str, ...] = ()
     path: str = ""
-    graph: str | None = None
+    graph: GraphFile | None = None
 
     @cached_property
     def gpu(self) -> Gpu:
