@@ -93,7 +93,9 @@ def test_the_list_of_scenarios_says_what_each_is(capsys):
     assert "quickstart" in shown and "LLaMA 2 7B on one DGX H100" in shown and "sweep-" not in shown
 
 
-def test_the_version_is_said_once(capsys):
+def test_the_version_is_the_same_everywhere():
     assert metadata("llmsim")["Version"] == llmsim.__version__
+    assert f"\nversion: {llmsim.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\n## [{llmsim.__version__}]\n" in (ROOT / "CHANGELOG.md").read_text("utf-8")
     ran = subprocess.run([sys.executable, "-m", "llmsim", "--version"], capture_output=True, text=True, check=True)
     assert ran.stdout == f"llmsim {llmsim.__version__}\n"
