@@ -66,7 +66,7 @@ class ClusterSection(Section):
     topology: Text = Field(examples=["dgx-h100"])
     nodes: whole(1, 10**6) = 1
     gpus_per_node: whole(1, 4096) | None = None
-    overrides: Annotated[dict[str, Any], BeforeValidator(_flat)] = {}
+    overrides: Annotated[dict[str, Any], BeforeValidator(lambda value: _flat(value))] = {}
     routing: choice("ideal", "ecmp-hash") = "ideal"  # the hash is seeded by simulation.seed
     rank_map: Annotated[str | tuple[whole(0, MOST_GPUS), ...] | None, BeforeValidator(_rank_map)] = None
 
