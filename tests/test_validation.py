@@ -68,7 +68,8 @@ def test_clusters_come_from_the_network_column():
         "overrides": {"node.nics": 4, "node.nic.bandwidth": "100 Gbps"},
     }
     assert "overrides" not in scenario_mapping(row(internode_network="IB 100Gb/s x4/node"))["cluster"]  # one node
-    rack = scenario_mapping(row(gpu="GB200", n_gpus="256", dp="32", internode_network="NVL72 + 400Gb/s/GPU"))
+    tray = {"gpus_per_node": "4"}  # of a rack's compute tray
+    rack = scenario_mapping(row(gpu="GB200", n_gpus="256", dp="32", **tray, internode_network="NVL72 + 400Gb/s/GPU"))
     assert rack["cluster"] == {"topology": "gb200-nvl72", "nodes": 4, "gpus_per_node": 64}
     node = scenario_mapping(row(n_gpus="64", dp="8", internode_network="1600 Gb/s RoCE per node"))["cluster"]
     assert node == {"topology": "dgx-a100", "nodes": 8, "overrides": {"network.fabric": "roce"}}
@@ -292,6 +293,41 @@ def test_a_table_of_ones_own_runs(tmp_path):
     assert "kernels" not in document
 
 
+LINE = OWN | {"id": "line2", "dp": "4"}  # as `read_table` gives it
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cluster"),
+    [
+        ("NVIDIA H100 80GB HBM3", {"topology": "dgx-h100"}),
+        ("H100-PCIe", {"topology": "h100-pcie-pairs"}),
+        ("NVIDIA A100-SXM4-40GB", {"topology": "dgx-a100-40"}),
+        ("NVIDIA A100-PCIE-40GB", {"topology": "pcie-a100-box", "overrides": {"node.gpu": "a100-pcie-40"}}),
+        ("A100 80GB PCIe", {"topology": "pcie-a100-box"}),
+        ("Tesla V100-SXM2-16GB", {"topology": "dgx-v100", "overrides": {"node.gpu": "v100-16"}}),
+        ("NVIDIA GB200 NVL72", {"topology": "gb200-nvl72", "gpus_per_node": 8}),
+    ],
+)
+def test_a_gpu_is_known_by_all_words_of_its_label(gpu, cluster):
+    assert scenario_mapping(LINE | {"gpu": gpu})["cluster"] == cluster | {"nodes": 1}
+
+
+def test_what_a_row_says_of_itself_wins_over_its_framework():
+    for source, usual in (("our cluster", None), ("NeMo", 1), ("torchtitan", 3), ("nanotron", 0)):
+        assert scenario_mapping(LINE | {"source": source})["parallelism"].get("zero") == usual
+        for text, zero in (("0", 0), ("1", 1), ("2.0", 2), ("3", 3), ("fsdp", 3), ("zero-1/2", 2), ("fsdp(3)", 3)):
+            assert scenario_mapping(LINE | {"source": source, "zero_stage": text})["parallelism"]["zero"] == zero
+
+
+def test_gpus_used_in_each_node():
+    own = LINE | {"gpus_per_node": "4"}
+    assert scenario_mapping(own)["cluster"] == {"topology": "dgx-h100", "nodes": 2, "gpus_per_node": 4}
+    rack = own | {"gpu": "GB200", "n_gpus": "144"}  # a tray of four GPUs is a part of a rack, which is one node here
+    assert scenario_mapping(rack)["cluster"] == {"topology": "gb200-nvl72", "nodes": 2}
+    thin = {"gpus_per_node": "2"}
+    assert scenario_mapping(rack | thin)["cluster"] == {"topology": "gb200-nvl72", "nodes": 4, "gpus_per_node": 36}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -299,6 +335,12 @@ def test_a_table_of_ones_own_runs(tmp_path):
         ({"tp": "0"}, "runs.csv:2: tp: '0' is not a count above 0"),
         ({"iteration_time_s": "soon"}, "runs.csv:2: iteration_time_s: 'soon' is not seconds above 0"),
         ({"gpu": ""}, "runs.csv:2: gpu is empty"),
+        ({"gpu": "H100-NVL"}, "runs.csv:2: gpu: 'H100-NVL' has no known node; known: V100,"),
+        ({"gpu": "NVIDIA A100-SXM4-64GB"}, "runs.csv:2: gpu: 'NVIDIA A100-SXM4-64GB' has no known node"),
+        ({"gpus_per_node": "16"}, "runs.csv:2: gpus_per_node: 16 is more than the 8 GPUs of a dgx-h100 node"),
+        ({"gpus_per_node": "1.5"}, "runs.csv:2: gpus_per_node: '1.5' is not a count above 0"),
+        ({"zero_stage": "five"}, "runs.csv:2: zero_stage: 'five' names no ZeRO stage; expected 0, 1, 2, 3 or fsdp"),
+        ({"dp": "8"}, "runs.csv:2: dp: '8' does not go with the 8 GPUs and the other degrees; expected 4, or nothing"),
     ],
 )
 def test_mistakes_in_a_table(tmp_path, change, message):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmsim.catalogue.frameworks import framework_data, merged
 from llmsim.errors import CatalogueError, nearest
+from llmsim.validation.clusters import cluster_of
 
 if TYPE_CHECKING:
     from llmsim.scenario import Scenario
@@ -21,7 +22,6 @@ TABLES = ("training_3d", "training_fsdp")
 Row = Mapping[str, str]
 
 _NARROW = {"mxfp8": "fp8", "fp8-cs": "fp8", "fp8-mx": "fp8"}  # scaling recipes of one arithmetic
-_RATE = re.compile(r"(\d+) ?(Gb/s|GB/s)")
 # pp_schedule column -> schedule, where it is another than 1F1B
 _SCHEDULES = (
     ("dualpipe-?v", "dualpipe-v"),
@@ -31,7 +31,6 @@ _SCHEDULES = (
     ("zb-?(h1|1p)", "zb-h1"),
     ("gpipe", "gpipe"),
 )
-_PORTS = re.compile(r"(?:x(\d+)/node|^\D*(\d+)x\d+ ?Gb)")
 
 
 @lru_cache(maxsize=1)
@@ -109,7 +108,7 @@ def scenario_mapping(row: Row, detail: str = "block") -> dict[str, Any]:
     mapping: dict[str, Any] = {
         "name": row["id"],
         "model": _model(row),
-        "cluster": _cluster(row),
+        "cluster": cluster_of(row),
         "parallelism": _parallelism(row),
         "training": _training(row),
         "simulation": {"detail": detail},
@@ -118,6 +117,9 @@ def scenario_mapping(row: Row, detail: str = "block") -> dict[str, Any]:
     for rule in framework.get("when", ()):
         if re.search(rule["match"], row.get(rule["column"]) or ""):
             mapping = merged(mapping, rule["scenario"])
+    stage = zero_stage(row.get("zero_stage") or "")
+    if stage is not None:
+        mapping["parallelism"]["zero"] = stage  # what the run says of itself, whatever its framework usually does
     for recipe in recipes():
         if all(re.search(pattern, row.get(column) or "") for column, pattern in recipe["match"].items()):
             mapping = merged(mapping, recipe["scenario"])
@@ -127,6 +129,19 @@ def scenario_mapping(row: Row, detail: str = "block") -> dict[str, Any]:
         if counts:
             mapping["parallelism"]["stage_layers"] = counts
     return mapping
+
+
+def zero_stage(text: str) -> int | None:
+    """The ZeRO stage that a column names: `2`, `fsdp` (3), `fsdp zero-1/2` (2); None where it is empty.
+
+    Raises `CatalogueError` for what names none.
+    """
+    if not text:
+        return None
+    stages = re.findall(r"(?<![\d.])[0-3](?:\.0)?(?![\d.])", text)
+    if not stages and "fsdp" not in text.lower():
+        raise CatalogueError(f"zero_stage: {text!r} names no ZeRO stage; expected 0, 1, 2, 3 or fsdp")
+    return max((int(float(stage)) for stage in stages), default=3)
 
 
 def _number(row: Row, key: str, default: int = 0) -> int:
@@ -151,72 +166,6 @@ def _model(row: Row) -> str | dict[str, Any]:
             "expert_ffn_hidden": _number(row, "expert_ffn"),
         }
     return shape | family["model"]
-
-
-# -- the cluster ---------------------------------------------------------------------------------------------------
-
-
-def _cluster(row: Row) -> dict[str, Any]:
-    data, network = framework_data(), row.get("internode_network") or ""
-    node = _node(row["gpu"], data["nodes"])
-    special = next((entry for entry in data["networks"] if re.search(entry["match"], network)), {})
-    topology = special.get("topology", node["topology"])
-    overrides = dict(node.get("overrides", {})) | special.get("overrides", {})
-    gpus = _number(row, "n_gpus")
-    nodes, used = _nodes(gpus, _domain(topology))
-    if nodes > 1 and "topology" not in special:
-        overrides |= _nics(network, topology)
-    cluster: dict[str, Any] = {"topology": topology, "nodes": nodes}
-    if used != _domain(topology):
-        cluster["gpus_per_node"] = used
-    return cluster | ({"overrides": overrides} if overrides else {})
-
-
-def _node(gpu: str, nodes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The entry of a GPU's label, or of the longest label that it begins with (`H100-SXM5` is an H100)."""
-    label = gpu.upper().removeprefix("NVIDIA").strip(" -").replace(" ", "-")
-    known = [name for name in nodes if label.startswith(name.upper())]
-    if not known:
-        raise CatalogueError(f"gpu {gpu!r} has no node{nearest(gpu, nodes)}")
-    return nodes[max(known, key=len)]
-
-
-@lru_cache(maxsize=32)
-def _topology(name: str):
-    from llmsim.cluster.topology import load_topology
-
-    return load_topology(name)
-
-
-def _domain(topology: str) -> int:
-    return _topology(topology).node.gpus
-
-
-def _nodes(gpus: int, domain: int) -> tuple[int, int]:
-    """(nodes, GPUs used in each): as few nodes as hold equal shares."""
-    nodes = -(-gpus // domain)
-    while gpus % nodes:
-        nodes += 1
-    return nodes, gpus // nodes
-
-
-def _nics(network: str, topology: str) -> dict[str, Any]:
-    """Overrides for a network column that says other NICs than the topology has; a rate alone is one GPU's."""
-    rate = _RATE.search(network)
-    if not rate:
-        return {}
-    bits = float(rate[1]) * (1.0 if rate[2] == "Gb/s" else 8.0)
-    node = _topology(topology).node
-    if "per node" in network:
-        bits /= node.nics
-    ports = _PORTS.search(network)
-    count = int(ports[1] or ports[2]) if ports else node.nics
-    overrides: dict[str, Any] = {}
-    if count != node.nics and node.gpus <= 8:
-        overrides["node.nics"] = count
-    if abs(bits * 1e9 / 8 / node.nic.bandwidth - 1) > 0.01:
-        overrides["node.nic.bandwidth"] = f"{bits:g} Gbps"
-    return overrides
 
 
 # -- the layout ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from llmsim.errors import CatalogueError, nearest
 from llmsim.files import read_rows
+from llmsim.validation.clusters import cluster_of
+from llmsim.validation.rows import zero_stage
 
 # column: what it holds. Everything else may be missing or empty.
 NEEDED = {
@@ -21,7 +23,7 @@ NEEDED = {
     "precision": "text",
     "iteration_time_s": "seconds",
 }
-_DEGREES = ("tp", "pp", "vpp", "cp", "ep", "dp")
+_COUNTS = ("tp", "pp", "vpp", "cp", "ep", "dp", "gpus_per_node")
 
 
 def read_table(path: str | Path) -> tuple[list[dict[str, str]], int]:
@@ -54,9 +56,17 @@ def _check(row: Mapping[str, str], place: str) -> None:
                 raise CatalogueError(f"{place}: {column} is empty")
         elif not _positive(row[column], whole=kind == "a count"):
             raise CatalogueError(f"{place}: {column}: {row[column]!r} is not {kind} above 0")
-    for column in _DEGREES:
+    for column in _COUNTS:
         if row.get(column) and not _positive(row[column], whole=True):
             raise CatalogueError(f"{place}: {column}: {row[column]!r} is not a count above 0")
+    if row["dp"] != _data_parallel(row):
+        told = f"{row['dp']!r} does not go with the {row['n_gpus']} GPUs and the other degrees"
+        raise CatalogueError(f"{place}: dp: {told}; expected {_data_parallel(row)}, or nothing")
+    try:
+        zero_stage(row.get("zero_stage") or "")
+        cluster_of(row)
+    except CatalogueError as error:
+        raise CatalogueError(f"{place}: {error}") from None
 
 
 def _positive(text: str, whole: bool) -> bool:
