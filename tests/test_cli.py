@@ -269,4 +269,7 @@ def test_a_trace_opens_in_perfetto(capsys, tmp_path, name):
 def test_what_is_promised_and_not_built_says_so(capsys):
     arguments = ("export", "scenarios/quickstart.yaml", "--format", "chakra", "-o", "out.json")
     assert call(capsys, *arguments)[2] == "llmsim: --format chakra is not supported yet; expected chrome\n"
+    unknown = tuple("vcd" if word == "chakra" else word for word in arguments)
+    assert call(capsys, *unknown)[::2] == (2, "llmsim: --format vcd is not known; expected chrome\n")
+    assert "chakra" not in call(capsys, "export", "--help")[1]
     assert "'report' is not supported yet" in call(capsys, "report", "scenarios/quickstart.yaml")[2]
