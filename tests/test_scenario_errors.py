@@ -76,6 +76,8 @@ BAD = [
     ({"faults": "none"}, "faults", ["'none' is not a list"]),
     ({"faults": [{"kind": "slow_gpus"}]}, "faults[0].kind", ["did you mean 'slow_gpu'"]),
     ({"faults": [{"gpu": "node0.gpu0"}]}, "faults[0].kind", ["missing"]),
+    ({"cluster.overrides": {"node.nic": {}}}, "cluster.overrides", ["node.nic: {} changes nothing"]),
+    ({"cluster.overrides": {"network": {"latency": {}}}}, "cluster.overrides", ["network.latency: {} changes nothing"]),
     ({"cluster.overrides": [1]}, "cluster.overrides", ["node.nic.bandwidth"]),
     # keys
     ({"training.micro_bach": 1}, "training.micro_bach", ["unknown key", "did you mean 'micro_batch'"]),

@@ -51,6 +51,7 @@ BAD = [  # topology, overrides, what the message must say
     ("dgx-h100", {"node.nic.bandwidth": "3 GiB"}, "'3 GiB' has no unit of bandwidth; write it like '400 Gbps'"),
     ("dgx-h100", {"node.nic.bandwidth": 0}, "0 is not accepted; a number without a unit is bytes/s"),
     ("dgx-h100", {"node.nic.latency": "-1 us"}, "expected 0 to 100 s"),
+    ("dgx-h100", {"node.nic": {}}, "override node.nic: {} says nothing; expected a value, or no such key"),
     ("dgx-h100", {"node.gpus": 0}, "override node.gpus: 0 is not accepted; expected a whole number from 1"),
     ("dgx-h100", {"node.gpus": True}, "True is not accepted"),
     ("dgx-h100", {"node.gpu": "h100-smx"}, "no GPU named 'h100-smx' in the catalogue; did you mean 'h100-sxm'"),

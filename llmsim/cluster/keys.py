@@ -169,6 +169,8 @@ def read_values(data: Mapping, where: str, overrides: Mapping[str, object]) -> d
     given |= {str(key): (value, f"override {key}") for key, value in overrides.items()}
     values = {}
     for key, (value, place) in given.items():
+        if value == {}:
+            raise TopologyError(f"{place}: {{}} says nothing; expected a value, or no such key")
         if key not in KEYS:
             raise TopologyError(f"{place}: unknown key{nearest(key, KEYS)}")
         values[key] = _read(KEYS[key], value, place)
@@ -195,5 +197,6 @@ def _flatten(data: Mapping, prefix: str = "") -> list[tuple[str, object]]:
     pairs = []
     for key, value in data.items():
         dotted = f"{prefix}{key}"
-        pairs += _flatten(value, f"{dotted}.") if isinstance(value, Mapping) else [(dotted, value)]
+        nested = isinstance(value, Mapping) and value
+        pairs += _flatten(value, f"{dotted}.") if nested else [(dotted, value)]
     return pairs

@@ -47,6 +47,8 @@ def _flat(value: object, prefix: str = "") -> dict[str, object]:
         raise refuse(f"{show(value)} is not a mapping; expected dotted keys, as {{node.nic.bandwidth: 100 Gbps}}")
     flat: dict[str, object] = {}
     for key, item in value.items():
+        if isinstance(item, Mapping) and not item:
+            raise refuse(f"{prefix}{key}: {{}} changes nothing; expected a value, such as 100 Gbps, or no such key")
         flat |= _flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
     return flat
 
