@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmsim
+from llmsim.errors import ScenarioError
 from llmsim.parallel.stages import balance_layers
 from llmsim.program.build import Builder
 from llmsim.program.physics import physics_of
@@ -110,3 +111,12 @@ def test_recomputing_a_few_layers_of_each_stage_balances_as_recomputing_all():
         return [sum(part.role == "layer" for part in stage.parts) for stage in stages]
 
     assert counts({"mode": "full", "layers": 4}) == counts("full")
+
+
+def test_no_pipeline_rank_is_left_without_layers():
+    with pytest.raises(ScenarioError, match=r"'balanced' has 2 layers of .* for pp 4 pipeline ranks"):
+        llmsim.Scenario(
+            name="t", model={"layers": 2, "hidden": 512, "heads": 8, "vocab": 32000},
+            cluster={"topology": "dgx-a100"}, parallelism={"pp": 4, "stage_layers": "balanced"},
+            training={"seq_len": 512, "global_batch": 8},
+        )  # fmt: skip

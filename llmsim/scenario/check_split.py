@@ -226,7 +226,10 @@ def check_stage_layers(s: Subject) -> Found:
             )
         return
     given = p.stage_layers
-    if given == "balanced":  # of more stages than layers some have none
+    if given == "balanced":  # of more virtual stages than layers some have none, but no rank stands idle
+        if layers < p.pp:
+            told = f"'balanced' has {layers} layers of {s.model_name} for pp {p.pp} pipeline ranks"
+            yield "parallelism.stage_layers", f"{told}; expected at least one each"
         return
     if len(given) != stages:
         yield (
