@@ -62,6 +62,9 @@ BAD = [  # topology, overrides, what the message must say
     ("dgx-h100", {"network.oversubscription": "four"}, "cannot be read as a number"),
     ("dgx-h100", {"network.rail_optimised": "perhaps"}, "expected true or false"),
     ("dgx-h100", {"network.leaf_nodes": None}, "None is not accepted"),
+    ("dgx-h100", {"network.shape": [4, 4]}, r"\[4, 4\]|\(4, 4\) goes with network.kind torus only, and it is fat-tree"),
+    ("dgx-h100", {"node.mesh": [[0, 1], [1, 0]]}, "goes with node.scale_up cube-mesh only, and it is nvswitch"),
+    ("pcie-a100-box", {"node.scale_up_latency": "1 us"}, "override node.scale_up_latency: 1e-06 goes with"),
     ("dgx-v100", {"node.gpus": 4}, "expected a 4 by 4 matrix"),
     ("dgx-v100", {"node.mesh": [[0, 1], [2, 0]]}, "symmetric matrix"),
 ]  # fmt: skip

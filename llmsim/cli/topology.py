@@ -68,7 +68,9 @@ def _figures(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("bisection bandwidth", format_rate(facts["bisection_bandwidth"])),
         ("longest route", f"{facts['diameter_hops']} links, {format_seconds(facts['max_latency'])}"),
     ]
-    return [*rows, ("oversubscription", f"{over:g} : 1")] if over else rows
+    if over:
+        rows.append(("oversubscription", f"{over:g} : 1"))
+    return rows + [(f"storage, {way}", format_rate(rate)) for way, rate in facts["storage"].items() if rate]
 
 
 def _range(lowest: float, highest: float) -> str:

@@ -18,7 +18,8 @@ def describe(topology: Topology, nodes: int, gpus_per_node: int | None = None) -
     `counts`: devices by kind. `links`: for each kind the number of directed links and the bandwidths that occur.
     `bisection_bandwidth`: what crosses from one half of the nodes to the other, one direction (of the GPUs when there
     is one node). `diameter_hops`, `max_latency`: over the pairs of a sample that includes the farthest.
-    `oversubscription`: bytes/s that a leaf takes from below over what it can send up.
+    `oversubscription`: bytes/s that a leaf takes from below over what it can send up. `storage`: bytes/s of the shared
+    file system, None where the topology does not say.
     """
     cluster = Cluster(topology, nodes, gpus_per_node)
     hops, latency = _farthest(cluster)
@@ -36,6 +37,7 @@ def describe(topology: Topology, nodes: int, gpus_per_node: int | None = None) -
         "diameter_hops": hops,
         "max_latency": latency,
         "oversubscription": _oversubscription(cluster),
+        "storage": {"read": topology.storage.read_bandwidth, "write": topology.storage.write_bandwidth},
         "sources": list(topology.sources),
     }
 

@@ -159,14 +159,42 @@ KEYS: dict[str, Key] = {
     "storage.write_bandwidth": Key(_bandwidth, None, null=True),
 }
 
+_SWITCHED = ("fat-tree", "leaf-spine", "rail-only")  # kinds of network with leaves below spines
+_LINKED = ("nvswitch", "cube-mesh", "full-mesh", "bridge-pairs")
+# Keys that say something of some kinds of network or node only: (key of the kind, the kinds).
+_GOES_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "network.shape": ("network.kind", ("torus",)),
+    "network.group_leaves": ("network.kind", ("dragonfly",)),
+    "network.global_bandwidth": ("network.kind", ("dragonfly",)),
+    "network.link_bandwidth": ("network.kind", ("torus", "dragonfly")),
+    "network.oversubscription": ("network.kind", (*_SWITCHED, "dragonfly")),
+    "network.pod_nodes": ("network.kind", _SWITCHED),
+    "network.core_oversubscription": ("network.kind", _SWITCHED),
+    "network.switch_ports": ("network.kind", _SWITCHED),
+    "node.mesh": ("node.scale_up", ("cube-mesh",)),
+    "node.scale_up_bandwidth": ("node.scale_up", _LINKED),
+    "node.scale_up_latency": ("node.scale_up", _LINKED),
+}
+
 
 def read_values(data: Mapping, where: str, overrides: Mapping[str, object]) -> dict[str, object]:
     """A value for every key of `KEYS`, out of a file's nested mapping and dotted overrides.
 
     Raises `TopologyError`, one sentence with the file (or override), the key, the value and what is accepted.
     """
-    given = {key: (value, f"{where}: {key}") for key, value in _flatten(data)}
-    given |= {str(key): (value, f"override {key}") for key, value in overrides.items()}
+    in_file = _read_all({key: (value, f"{where}: {key}") for key, value in _flatten(data)})
+    over = _read_all({str(key): (value, f"override {key}") for key, value in overrides.items()})
+    values = {key: entry.default for key, entry in KEYS.items()} | in_file | over
+    for key, value in values.items():
+        if value is REQUIRED:
+            raise TopologyError(f"{where}: {key} is missing")
+    # An override may change the kind, and then what the file says of the other kind no longer counts.
+    _check_kinds(in_file, values | in_file, where + ": ")
+    _check_kinds(over, values, "override ")
+    return values
+
+
+def _read_all(given: Mapping[str, tuple[object, str]]) -> dict[str, object]:
     values = {}
     for key, (value, place) in given.items():
         if value == {}:
@@ -174,12 +202,16 @@ def read_values(data: Mapping, where: str, overrides: Mapping[str, object]) -> d
         if key not in KEYS:
             raise TopologyError(f"{place}: unknown key{nearest(key, KEYS)}")
         values[key] = _read(KEYS[key], value, place)
-    for key, entry in KEYS.items():
-        if key not in values:
-            if entry.default is REQUIRED:
-                raise TopologyError(f"{where}: {key} is missing")
-            values[key] = entry.default
     return values
+
+
+def _check_kinds(given: Mapping[str, object], values: Mapping[str, object], place: str) -> None:
+    """Refuses keys that could change nothing."""
+    for key, value in given.items():
+        kind, accepted = _GOES_WITH.get(key, ("", ()))
+        if kind and value is not None and values[kind] not in accepted:
+            told = f"goes with {kind} {' or '.join(accepted)} only, and it is {values[kind]}"
+            raise TopologyError(f"{place}{key}: {value!r} {told}; expected no such key")
 
 
 def _read(entry: Key, value: object, place: str) -> object:

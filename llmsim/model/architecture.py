@@ -218,6 +218,8 @@ class Architecture:
             )
         if self.moe and self.moe.first_dense > self.layers:
             raise ModelError(f"moe.first_dense: {self.moe.first_dense} is more than the {self.layers} layers")
+        if self.clamped_glu and not self.moe:
+            raise ModelError("clamped_glu: true clamps what experts multiply, and the model has none; expected false")
         self._check_encoder()
         defaults = {
             "kv_heads": self.heads,

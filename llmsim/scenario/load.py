@@ -56,7 +56,7 @@ def overridden(data: Mapping[str, Any], values: Mapping[str, object]) -> dict[st
     """A deep copy of `data` with dotted keys replaced; whether the keys exist is for the schema to say."""
     result = deepcopy(dict(data))
     for key, value in values.items():
-        _put(result, key.split("."), value, key)
+        _put(result, key.split("."), deepcopy(value), key)  # a later key may reach into it
     return result
 
 
