@@ -131,7 +131,7 @@ SCENARIO: dict[str, tuple[dict[str, Any], Any]] = {
     "simulation.jitter": (KERNELS, 0.2),
     "simulation.seed": (KERNELS | {"simulation.jitter": 0.2}, 1),
     "simulation.calibration": ({}, "faster.yaml"),
-    "faults.kind": ({"faults": [SLOW_LINK[0] | {"until": "1 s"}]}, "link_down"),
+    "faults.kind": ({"faults": SLOW_LINK}, "link_down"),
     "faults.gpu": ({"faults": SLOW_GPU, **PIPELINE, "parallelism.stage_layers": [2, 1, 1, 0]}, "node1.gpu7"),
     "faults.node": ({**LOADING, "faults": STALL}, "node1"),
     "faults.link": ({"faults": SLOW_LINK, **GROUPED}, "node0.gpu1->nvswitch"),

@@ -116,7 +116,15 @@ def test_mistakes_are_sentences():
     with pytest.raises(TopologyError, match="node9"):
         llmsim.simulate_collective("all_reduce", 1, "dgx-h100", 2, slow_links={"node9.nic0": 0.5})
     with pytest.raises(SimulationError, match="down"):
-        llmsim.simulate_collective("all_reduce", 1, "dgx-h100", 2, slow_links={"node1.nic0": 0.0})
+        llmsim.simulate_collective("all_reduce", 1, "dgx-h100", 2, slow_links={"node1.nic*": 0.0})
+
+
+def test_seven_of_eight_nics_carry_seven_eighths():
+    """Of long sends between nodes; what is lost of the line rate is lost of the share that is achieved, 0.955."""
+    for name, nics in (("dgx-h100", 8), ("dgx-v100", 4)):
+        healthy = llmsim.simulate_collective("send_recv", 8 * GIB, name, 2, steps=False).time_s
+        broken = llmsim.simulate_collective("send_recv", 8 * GIB, name, 2, steps=False, slow_links={"node0.nic1": 0})
+        assert healthy / broken.time_s == pytest.approx((nics - 1) / nics / 0.955, rel=0.005)
 
 
 def test_the_command_prints_what_python_returns(capsys, tmp_path):

@@ -205,11 +205,42 @@ def test_slow_and_broken_links():
     slow = healthy.with_factors({int(link): 0.5 for link in nic})
     assert slow.routes(0, [8, 16]).bandwidth.tolist() == [25e9, 50e9]
     dead = healthy.with_factors({int(link): 0.0 for link in nic})
+    every = healthy.with_factors({int(link): 0.0 for link in healthy.find_link("leaf*->node1.nic*")})
     with pytest.raises(SimulationError, match=r"the link leaf0->node1\.nic0 is down and there is no way around"):
-        dead.routes(0, 8)
+        every.routes(0, 8)
     assert dead.routes(0, 16).bandwidth[0] == 50e9
     with pytest.raises(TopologyError, match="a link factor cannot be -1"):
         healthy.with_factors({0: -1})
+
+
+@pytest.mark.parametrize("name", ["dgx-h100", "example-rail-only", "hgx-mi300x", "pcie-a100-box", "aws-p4d"])
+def test_the_others_carry_what_a_broken_nic_did(name):
+    """Evenly, on the same port at both ends, over NVLink where it leads there, and each byte once."""
+    healthy = Cluster(load_topology(name), 2)
+    gpus = healthy.gpus_per_node
+    dead = healthy.with_factors({int(link): 0.0 for link in healthy.find_link("node0.nic0")})
+    src, dst = np.arange(gpus), np.arange(gpus, 2 * gpus)
+    before, after = healthy.routes(src, dst), dead.routes(src, dst)
+    ports, lost = healthy.topology.nic_ports, healthy.nic_of(src) == 0
+    for cluster, routes, carried in ((healthy, before, gpus / ports), (dead, after, gpus / (ports - 1))):
+        loads = np.bincount(routes.link, weights=routes.share, minlength=len(cluster.links))
+        for node, way in ((0, "node{}.nic{}->leaf*"), (1, "leaf*->node{}.nic{}")):
+            each = [loads[cluster.find_link(way.format(node, port))].sum() for port in range(ports)]
+            assert sum(each) == pytest.approx(gpus)
+            assert each[1:] == pytest.approx([carried] * (ports - 1))
+    assert not np.isin(healthy.find_link("node0.nic0"), after.link).any()
+    chain = [dead.link_name(i) for f, i in zip(after.flow, after.link) if f == 0]
+    assert any("nvswitch" in link or "gpu0->node0.gpu" in link for link in chain) == healthy.topology.has_nvlink
+    kept = np.flatnonzero(~lost)
+    assert all((after.link[after.flow == f] == before.link[before.flow == f]).all() for f in kept)
+    assert (after.latency >= before.latency).all() and (after.hops >= before.hops).all()
+
+
+def test_unlike_nics_of_two_nodes_go_together_at_need():
+    healthy = Cluster(load_topology("example-fat-tree"), 2)  # two NICs a node
+    dead = healthy.with_factors({int(i): 0.0 for name in ("node0.nic0", "node1.nic1") for i in healthy.find_link(name)})
+    names = {dead.link_name(i) for i in dead.routes(0, 4).link}
+    assert {"node0.nic1->leaf0", "leaf0->node1.nic0"} <= names
 
 
 def test_a_broken_spine_lane_is_avoided_and_thins_the_bundle():

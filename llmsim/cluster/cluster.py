@@ -7,6 +7,7 @@ milliseconds. Irregular fabrics (torus, dragonfly, a user's own graph) keep the 
 import fnmatch
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -217,7 +218,8 @@ class Cluster:
 
         routing: `ideal` spreads traffic evenly over parallel lanes, `ecmp-hash` puts each flow on one by a seeded hash.
         pxn: traffic for another rail first goes over NVLink to the GPU of that rail in the sender's node (rail-only
-        networks always do this). Links that are down are avoided where there is another way.
+        networks always do this). Links that are down are avoided where there is another way: other lanes of the fabric,
+        or for a NIC that is cut off the others of its node (`detours.py`).
         Raises `SimulationError` naming the link when there is none.
         """
         if routing not in ROUTINGS:
@@ -227,68 +229,105 @@ class Cluster:
         both = np.concatenate([src, dst])
         if len(both) and (both.min() < 0 or both.max() >= self.gpus):
             raise TopologyError(f"GPU ids go from 0 to {self.gpus - 1} in this cluster")
-        legs = self._legs(src, dst, pxn)
-        paths = self._paths_of(src, dst, legs) if routing == "ideal" else None
-        if paths is None or (paths == 1).all():
+        flow, legs = self._parts(src, dst, self._legs(src, dst, pxn))
+        paths = self._paths_of(src[flow], dst[flow], legs) if routing == "ideal" else None
+        if len(flow) == len(src) and (paths is None or (paths == 1).all()):
             table, hops = self._table(src, dst, legs, routing, seed, np.zeros(len(src), dtype=np.int64))
             self.check_alive(table)
             return routes_from_table(table, hops, self.links)
-        owner = np.repeat(np.arange(len(src)), paths)
-        variant = np.arange(len(owner)) - np.repeat(np.cumsum(paths) - paths, paths)
-        split = tuple(leg[owner] for leg in legs)
-        table, hops = self._table(src[owner], dst[owner], split, routing, seed, variant)
+        paths = np.ones(len(flow), dtype=np.int64) if paths is None else paths
+        part = np.repeat(np.arange(len(flow)), paths)
+        variant = np.arange(len(part)) - np.repeat(np.cumsum(paths) - paths, paths)
+        owner, legs = flow[part], Legs(*(leg[part] for leg in legs))
+        table, hops = self._table(src[owner], dst[owner], legs, routing, seed, variant)
         self.check_alive(table)
-        return routes_of_split_flows(table, hops, owner, 1.0 / paths, self.links)
+        share = 1.0 / np.bincount(flow)[owner] / paths[part]
+        return routes_of_split_flows(table, hops, owner, share, self.links)
 
-    def _legs(self, src: np.ndarray, dst: np.ndarray, pxn: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Whether a flow leaves its node, and the local index of the GPU whose NIC it leaves through."""
+    def _parts(self, src: np.ndarray, dst: np.ndarray, legs: "Legs") -> tuple[np.ndarray, "Legs"]:
+        """The flow of each part, and its legs: a flow whose NIC is cut off is split over NICs that are not."""
+        flow = np.arange(len(src))
+        outside = np.flatnonzero(legs.outside)
+        if not self.link_factors or not len(outside):
+            return flow, legs
+        from llmsim.cluster.detours import detours
+
+        own = nic_of(self.topology, legs.via[outside]), self.nic_of(dst[outside])
+        cut, *ports = detours(self, src[outside], dst[outside], *own)
+        inside = np.flatnonzero(~legs.outside)
+        flow = np.concatenate([inside, outside[cut]])
+        out_port, in_port = (np.concatenate([np.full(len(inside), -1), port]) for port in ports)
+        order = np.argsort(flow, kind="stable")
+        flow = flow[order]
+        return flow, Legs(legs.outside[flow], legs.via[flow], out_port[order], in_port[order])
+
+    def _legs(self, src: np.ndarray, dst: np.ndarray, pxn: bool) -> "Legs":
         outside = self.node_of(src) != self.node_of(dst)
         via = self.local_of(src)
         if (pxn or self.topology.network.kind == "rail-only") and self.topology.has_nvlink:
             rails = self.fabric.rails
             other_rail = self.nic_of(src) % rails != self.nic_of(dst) % rails
             via = np.where(outside & other_rail, self.local_of(dst), via)
-        return outside, via
+        own = np.full(len(via), -1)
+        return Legs(outside, via, own, own)
 
-    def _paths_of(self, src: np.ndarray, dst: np.ndarray, legs: tuple) -> np.ndarray | None:
+    def _paths_of(self, src: np.ndarray, dst: np.ndarray, legs: "Legs") -> np.ndarray | None:
         """How many paths each flow is split over; None in fabrics whose bundles already are that split."""
         if isinstance(self.fabric, Clos):
             return None
-        outside, via = legs
+        outside = legs.outside
         paths = np.ones(len(src), dtype=np.int64)
-        ends = self._fabric_ends(src[outside], dst[outside], via[outside])
+        ends = self._fabric_ends(src[outside], dst[outside], Legs(*(leg[outside] for leg in legs)))
         paths[outside] = self.fabric.counts(*ends, self.links.bandwidth[self._first_fabric_link :])
         return paths
 
-    def _fabric_ends(self, src: np.ndarray, dst: np.ndarray, via: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _fabric_ends(self, src: np.ndarray, dst: np.ndarray, legs: "Legs") -> tuple[np.ndarray, np.ndarray]:
         """The leaves where flows enter and leave the fabric."""
-        return self.fabric.leaf_of(self.node_of(src), nic_of(self.topology, via)), self.leaf_of(dst)
+        out_port = np.where(legs.out_port < 0, nic_of(self.topology, legs.via), legs.out_port)
+        in_port = np.where(legs.in_port < 0, self.nic_of(dst), legs.in_port)
+        return self.fabric.leaf_of(self.node_of(src), out_port), self.fabric.leaf_of(self.node_of(dst), in_port)
 
-    def _table(self, src, dst, legs, routing, seed, variant) -> tuple[np.ndarray, np.ndarray]:
+    def _table(self, src, dst, legs: "Legs", routing, seed, variant) -> tuple[np.ndarray, np.ndarray]:
         """Link ids of each flow in hop order (-1 pads), and its hops."""
         node, size = self._node, len(self._node)
-        outside, via = legs
+        outside, via = legs.outside, legs.via
         a, b = self.node_of(src), self.node_of(dst)
         i, j = self.local_of(src), self.local_of(dst)
-        first = np.where(outside, via, j)  # where the leg inside the sender's node ends
+        first = np.where(outside, np.where(legs.out_port < 0, via, i), j)  # where the leg inside the sender's node ends
         inside = _shifted(node.within[i, first], a * size)
         hops = node.within_hops[i, first].astype(np.int64)
         if not outside.any():
             return inside, hops
-        a, b, via, j, variant = a[outside], b[outside], via[outside], j[outside], variant[outside]
-        ends = self._fabric_ends(src[outside], dst[outside], via)
+        a, b, i, j, variant = a[outside], b[outside], i[outside], j[outside], variant[outside]
+        legs = Legs(*(leg[outside] for leg in legs))
+        ends = self._fabric_ends(src[outside], dst[outside], legs)
         bandwidth = self.links.bandwidth[self._first_fabric_link :]
         key = (src[outside], dst[outside])
         middle = self.fabric.table(*ends, bandwidth, routing, seed, key, variant)
+        out, back, reach_hops = self._reach(i, j, legs)
         parts = [
-            _shifted(node.out[via], a * size),
+            _shifted(out, a * size),
             _shifted(middle, np.full(len(a), self._first_fabric_link)),
-            _shifted(node.back[j], b * size),
+            _shifted(back, b * size),
         ]
         beyond = np.full((len(src), sum(part.shape[1] for part in parts)), -1, dtype=np.int64)
         beyond[outside] = np.concatenate(parts, axis=1)
-        hops[outside] += node.reach_hops[via] + node.reach_hops[j] + (middle >= 0).sum(axis=1)
+        hops[outside] += reach_hops + (middle >= 0).sum(axis=1)
         return np.concatenate([inside, beyond], axis=1), hops
+
+    def _reach(self, i: np.ndarray, j: np.ndarray, legs: "Legs") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Links of the node from GPUs i to the fabric and from the fabric to GPUs j, -1 pads, and their hops in all."""
+        node, via = self._node, legs.via
+        out, back, hops = node.out[via], node.back[j], (node.reach_hops[via] + node.reach_hops[j]).astype(np.int64)
+        other = legs.out_port >= 0
+        if other.any():
+            from llmsim.cluster.detours import reach
+
+            ways, ports = reach(self.topology, self.gpus_per_node), (legs.out_port[other], legs.in_port[other])
+            out = _replaced(out, other, ways.out[i[other], ports[0]])
+            back = _replaced(back, other, ways.back[j[other], ports[1]])
+            hops[other] = ways.hops[i[other], ports[0]] + ways.hops[j[other], ports[1]]
+        return out, back, hops
 
     def check_alive(self, table: np.ndarray) -> None:
         """Raises `SimulationError` naming a link of the table (ids, -1 pads) that is down."""
@@ -297,6 +336,26 @@ class Cluster:
             if down.any():
                 link = int(table[down][0])
                 raise SimulationError(f"the link {self.link_name(link)} is down and there is no way around it")
+
+
+class Legs(NamedTuple):
+    """How each flow leaves its node, if it does: over the NIC of the GPU `via` (its local index), and over the
+    receiver's own into the other node. Where ports are not -1, out and in over those instead, whoever's they are.
+    """
+
+    outside: np.ndarray  # bool[n]
+    via: np.ndarray  # int64[n]
+    out_port: np.ndarray  # int64[n]
+    in_port: np.ndarray  # int64[n]
+
+
+def _replaced(table: np.ndarray, rows: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """The table with some rows replaced, all padded to the longer width."""
+    result = np.full((len(table), max(table.shape[1], by.shape[1])), -1, dtype=np.int64)
+    result[:, : table.shape[1]] = table
+    result[rows] = -1
+    result[np.flatnonzero(rows), : by.shape[1]] = by
+    return result
 
 
 def _shifted(table: np.ndarray, by: np.ndarray) -> np.ndarray:

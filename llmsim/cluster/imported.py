@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.cluster import Cluster, Legs
 from llmsim.cluster.links import KIND, Edge
 from llmsim.cluster.node import NodeTemplate
 from llmsim.cluster.switches import Switches
@@ -227,12 +227,16 @@ class GraphCluster(Cluster):
         return _Walk(graph, self._names)
 
     def _legs(self, src, dst, pxn):
-        return src != dst, self.local_of(src)
+        own = np.full(len(src), -1)
+        return Legs(src != dst, self.local_of(src), own, own)
+
+    def _parts(self, src, dst, legs):
+        return np.arange(len(src)), legs  # the graph's own paths go around what is down
 
     def leaf_of(self, gpu):
         return np.asarray(gpu)
 
-    def _fabric_ends(self, src, dst, via):
+    def _fabric_ends(self, src, dst, legs):
         return src, dst
 
     def find_gpu(self, name: str) -> int:

@@ -71,7 +71,7 @@ def routes_from_table(table: np.ndarray, hops: np.ndarray, links: Links) -> Rout
 def routes_of_split_flows(
     table: np.ndarray, hops: np.ndarray, owner: np.ndarray, share: np.ndarray, links: Links
 ) -> Routes:
-    """Routes when flow f is split into the rows of the table whose owner is f, each with share[f] of its bytes.
+    """Routes when flow f is split into the rows of the table whose owner is f, row r with share[r] of its bytes.
 
     Latency and hops are those of the longest part; a link that several parts cross gets one row with their sum.
     """
@@ -80,10 +80,11 @@ def routes_of_split_flows(
     pair, first, inverse = np.unique(flow * len(links) + parts.link, return_index=True, return_inverse=True)
     order = np.argsort(first)  # as met, hop by hop
     flow, link = np.divmod(pair[order], len(links))
-    total = np.bincount(inverse, weights=share[owner[parts.flow]])[order]
-    latency, longest = np.zeros(len(share)), np.zeros(len(share), dtype=np.int64)
+    total = np.bincount(inverse, weights=share[parts.flow])[order]
+    flows = int(owner.max(initial=-1)) + 1
+    latency, longest = np.zeros(flows), np.zeros(flows, dtype=np.int64)
     np.maximum.at(latency, owner, parts.latency)
     np.maximum.at(longest, owner, hops)
-    bandwidth = np.full(len(share), np.inf)
+    bandwidth = np.full(flows, np.inf)
     np.minimum.at(bandwidth, flow, links.bandwidth[link] / total)
     return Routes(flow, link, total, latency, bandwidth, longest)

@@ -131,10 +131,10 @@ def node_template(topology: Topology) -> NodeTemplate:
     return NodeTemplate(
         edges=tuple(links),
         index=index,
-        within=_padded([path for row in within for path in row], index).reshape(count, count, -1),
+        within=padded([path for row in within for path in row], index).reshape(count, count, -1),
         within_hops=np.array([[len(path) for path in row] for row in within], dtype=np.int16),
-        out=_padded(out, index),
-        back=_padded(back, index),
+        out=padded(out, index),
+        back=padded(back, index),
         reach_hops=np.array([len(path) for path in out], dtype=np.int16),
         bandwidth=np.array([edge.bandwidth for edge in links]),
         latency=np.array([edge.latency for edge in links]),
@@ -156,7 +156,7 @@ def _within(topology: Topology, nvlink: "Paths", host: "Paths", i: int, j: int) 
     return host.path(a, memory) + host.path(memory, b)
 
 
-def _padded(paths: list[list[str]], index: dict[str, int]) -> np.ndarray:
+def padded(paths: list[list[str]], index: dict[str, int]) -> np.ndarray:
     rows = [[index[name] for name in path if name in index] for path in paths]  # slots have no index
     width = max((len(row) for row in rows), default=0)
     return np.array([row + [-1] * (width - len(row)) for row in rows], dtype=np.int32).reshape(len(rows), width)
