@@ -7,10 +7,15 @@ from itertools import pairwise
 
 import pytest
 from click.testing import CliRunner
+from drawn_scenarios import seeded, simulated
 
 import llmsim
 from llmsim.cli import cli
+from llmsim.cli.layout_columns import columns
 from llmsim.errors import UserError
+from llmsim.parallel.schedules import schedule
+from llmsim.parallel.schedules.order import peaks
+from llmsim.scenario.load import parse_override
 from llmsim.searching.bounds import bound
 from llmsim.searching.space import candidates, default_space
 from llmsim.sweeping.outcome import run_point
@@ -97,3 +102,82 @@ def test_the_command_ranks_and_draws(tmp_path):
     document = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)
     assert [layout["rank"] for layout in document["layouts"]] == [1, 2]
     assert document["layouts"][1]["why"].startswith("+")
+
+
+# -- bounds and space over drawn scenarios -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_bounds_are_below_whatever_is_drawn():
+    """All schedules, zero, ep, recomputation, offloading, chunks, faults and data; stages even, uneven and empty."""
+    chance = random.Random(3)
+    for drawn in seeded(17, 120):
+        split = drawn["parallelism"]
+        if split["pp"] > 1 and chance.random() < 0.5:
+            counts = [0] * (split["pp"] * split["vpp"])
+            for _ in range(drawn["model"]["layers"]):
+                counts[chance.randrange(len(counts))] += 1
+            drawn = {**drawn, "parallelism": {**split, "stage_layers": counts}}
+        result = simulated(drawn, detail="block", iterations=1)
+        if result is None:
+            continue
+        least = bound(result.scenario)
+        assert least.seconds <= result.metrics["iteration_time_s"] * (1 + 1e-12), drawn
+        assert least.bytes <= result.metrics["memory"]["peak_gib"] * 2**30 * (1 + 1e-12), drawn
+
+
+SMALL = {
+    "name": "small",
+    "model": {"layers": 7, "hidden": 1024, "heads": 8, "vocab": 32000},
+    "cluster": {"topology": "dgx-a100", "nodes": 1, "gpus_per_node": 4},
+    "training": {"seq_len": 1024, "global_batch": 16},
+}
+FEW = {"training.micro_batch": 1, "parallelism.cp": 1, "training.recompute": "none"}
+EXPERTS = {"experts": 4, "top_k": 2, "expert_ffn_hidden": 1024}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [SMALL["model"], SMALL["model"] | {"moe": EXPERTS, "layers": 4}])
+def test_the_search_equals_an_exhaustive_one(model):
+    """Seven layers are shared by no pipeline evenly; with experts DualPipe is searched too."""
+    scenario = llmsim.Scenario(**SMALL | {"model": model})
+    found = llmsim.search(scenario, FEW, top=4, workers=1)
+    rows = [run_point(scenario.with_values({"parallelism.dp": None}), each.point) for each in found.layouts]
+    expected = sorted(row["iteration_time_s"] for row in rows if row["status"] == "ok")[:4]
+    assert [each.seconds for each in found.best] == pytest.approx(expected, rel=1e-12)
+    schedules = {each.point["parallelism.schedule"] for each in found.layouts}
+    assert {"1f1b", "interleaved", "zb-h1", "zb-v"} <= schedules
+    assert ("dualpipe" in schedules) == ("moe" in model)
+    uneven = any(each.point["parallelism.stage_layers"] == "balanced" for each in found.layouts)
+    assert uneven == (model["layers"] == 7)
+    for each in found.best:
+        again = llmsim.simulate(scenario.with_values(dict(map(parse_override, each.set)))).metrics
+        assert (again["iteration_time_s"], again["memory"]["peak_gib"]) == (each.seconds, each.peak_gib)
+
+
+def test_no_two_rows_look_alike():
+    space = FEW | {"training.overlap": [{"grad_reduce": True}, {"grad_reduce": False}, {"tp": True}]}
+    found = llmsim.search(llmsim.Scenario(**SMALL), space | {"parallelism.pp": [1, 4]}, top=50, workers=1)
+    cells, same = columns([each.point for each in found.best])
+    rows = list(zip(*cells.values()))
+    assert len(set(rows)) == len(rows) > 10 and same["mb"] == "1" and "overlap" in cells
+
+
+def test_offloading_is_not_confused_with_what_does_not_fit():
+    """Both choices in one search have the bounds that each has alone."""
+    choices = [{"optimizer": "none"}, {"optimizer": "cpu"}]
+    space = FEW | {"parallelism.pp": 1, "parallelism.tp": 1, "parallelism.zero": 1}
+
+    def bytes_of(wanted):
+        found = llmsim.search(llmsim.Scenario(**SMALL), space | {"training.offload": wanted}, workers=1)
+        return [each.bound.bytes for each in found.layouts]
+
+    assert bytes_of(choices) == bytes_of(choices[:1]) + bytes_of(choices[1:])
+
+
+@pytest.mark.parametrize("name", ["1f1b", "interleaved", "zb-h1", "zb-h2", "zb-v", "dualpipe", "dualpipe-v", "gpipe"])
+def test_many_micro_batches_keep_no_less_in_flight_than_a_few(name):
+    """Bounds look at four micro-batches a stage in place of all."""
+    chunks = {"interleaved": 2, "zb-v": 2, "dualpipe-v": 2}.get(name, 1)
+    few, many = (peaks(schedule(name, 4, count, chunks).orders) for count in (16, 48))
+    assert all(a <= b for a, b in zip(few, many))

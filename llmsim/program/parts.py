@@ -37,7 +37,9 @@ class StagePart:
     @property
     def alike(self) -> "StagePart":
         """The same for all layers that are alike."""
-        return self if self.layer < 0 else replace(self, layer=-1)
+        if self.layer < 0:
+            return self
+        return StagePart(self.role, self.stack, -1, self.kind, self.window, self.recompute, self.shared)
 
     def architecture(self, whole: Architecture) -> Architecture:
         """Of its stack; a projector needs both stacks."""

@@ -54,7 +54,7 @@ def least_seconds(outline: Outline) -> float:
     kinds = {op[0] for ops in schedule.orders for op in ops}
     carried, tails = 0.0, []
     to_head = _to_head(schedule, times, kinds)
-    finish = [_finish(outline, rank) for rank in range(schedule.stages)]
+    finish = _finishes(outline)
     for rank in range(schedule.stages):
         held = outline.held(rank)
         work = per_direction * _work(held, times, kinds, options)
@@ -185,6 +185,20 @@ def _seconds(steps: Sequence[Step], outline: Outline) -> float:
 
 def _closing(outline: Outline, rank: int) -> Closing:
     return Closing(outline.options, outline._degrees(rank))
+
+
+def _finishes(outline: Outline) -> list[_Finish]:
+    """By pipeline rank; once for ranks that hold the same."""
+    known: dict[tuple, _Finish] = {}
+    result = []
+    for rank in range(outline.schedule.stages):
+        held = [outline.stages[s] for _, s in outline.held(rank)]
+        alike = tuple((stage.parameters, tuple(part.kind for part in stage.parts)) for stage in held)
+        key = (alike, *outline._degrees(rank).items())
+        if key not in known:
+            known[key] = _finish(outline, rank)
+        result.append(known[key])
+    return result
 
 
 def _finish(outline: Outline, rank: int) -> _Finish:
