@@ -68,6 +68,7 @@ class ClusterSection(Section):
     topology: Text = Field(examples=["dgx-h100"])
     nodes: whole(1, 10**6) = 1
     gpus_per_node: whole(1, 4096) | None = None
+    # A lambda, since pydantic 2.6 hands more than the value to a function that can take more.
     overrides: Annotated[dict[str, Any], BeforeValidator(lambda value: _flat(value))] = {}
     routing: choice("ideal", "ecmp-hash") = "ideal"  # the hash is seeded by simulation.seed
     rank_map: Annotated[str | tuple[whole(0, MOST_GPUS), ...] | None, BeforeValidator(_rank_map)] = None
