@@ -277,7 +277,7 @@ OWN = {
 }  # fmt: skip
 
 
-def test_a_table_of_ones_own_runs(tmp_path):
+def test_a_table_of_ones_own_runs(tmp_path, capsys):
     untimed = OWN | {"iteration_time_s": ""}
     odd = OWN | {"source": "NeMo", "pp_schedule": "zb-2p", "heads": "7"}
     path = written(tmp_path, OWN | {"pp_schedule": ""}, untimed, odd)
@@ -287,8 +287,8 @@ def test_a_table_of_ones_own_runs(tmp_path):
     assert [framework_of(run) for run in runs] == ["other", "nemo"]
     assert scenario_mapping(runs[0])["cluster"] == {"topology": "dgx-h100", "nodes": 1}
     assert scenario_mapping(runs[1])["parallelism"]["schedule"] == "zb-h2"
-    result = CliRunner().invoke(validate_command, ["--table", str(path), "--json", "--workers", "1"])
-    document = json.loads(result.stdout)
+    validate_command(["--table", str(path), "--json", "--workers", "1"], standalone_mode=False)
+    document = json.loads(capsys.readouterr().out)
     assert [row["error"] is None for row in document["training"]["rows"]] == [False, True]  # 7 heads, tp 2
     assert "kernels" not in document
 
