@@ -3,7 +3,6 @@
 import json
 import pickle
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -110,10 +109,6 @@ def test_copies_are_changed_validated_and_cheap():
     assert wide.with_values({"cluster.nodes": 1, "parallelism.tp": 1}) == scenario
     with pytest.raises(ScenarioError, match="tp: 3 does not fit"):
         scenario.with_values({"parallelism.tp": 3})
-    begin = time.perf_counter()
-    for nodes in range(1, 101):
-        scenario.with_values({"cluster.nodes": nodes, "training.global_batch": 8 * nodes})
-    assert time.perf_counter() - begin < 1.0  # measured: 0.15 ms a copy
 
 
 def test_a_scenario_is_frozen_and_can_be_sent_to_another_process():
