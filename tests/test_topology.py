@@ -369,3 +369,13 @@ def test_mistakes_in_a_graph(tmp_path, change, message):
     with pytest.raises(TopologyError, match=message) as caught:
         load_topology(_square(tmp_path, **change))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"nodes": 3, "links": []}', '{"nodes": [{"id": "a"}], "links": [7]}', '{"links": [], "nodes": [1]}']
+)
+def test_a_graph_that_is_no_node_link_document_is_refused(tmp_path, text):
+    path = tmp_path / "graph.json"
+    path.write_text(text)
+    with pytest.raises(TopologyError, match="this is no node-link JSON or GraphML graph"):
+        Cluster(load_topology(str(path)), 1)

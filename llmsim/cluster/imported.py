@@ -60,11 +60,18 @@ def _node_link(data: dict) -> "nx.Graph":
     """networkx's node-link format, under its old (`links`) and new (`edges`) name alike."""
     import networkx as nx
 
+    if not isinstance(data, dict):
+        raise ValueError("expected a mapping with nodes and links")
+    links = "links" if "links" in data else "edges"
+    for name in ("nodes", links):
+        entries = data.get(name)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError(f"{name}: expected a list of mappings, such as {{id: gpu0, kind: gpu}}")
     graph = nx.MultiDiGraph() if data.get("directed") else nx.MultiGraph()
-    graph.graph.update(data.get("graph") or {})
+    graph.graph.update(dict(data.get("graph") or {}))
     for node in data["nodes"]:
         graph.add_node(node["id"], **{key: value for key, value in node.items() if key != "id"})
-    for edge in data["links"] if "links" in data else data["edges"]:
+    for edge in data[links]:
         rest = {key: value for key, value in edge.items() if key not in ("source", "target", "key")}
         if edge["source"] not in graph or edge["target"] not in graph:
             raise ValueError(f"an edge joins {edge['source']} and {edge['target']}, and one of them is no node")
