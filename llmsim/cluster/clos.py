@@ -13,7 +13,9 @@ import numpy as np
 
 from llmsim.cluster.links import KIND, Edge
 from llmsim.cluster.topology import Topology
-from llmsim.errors import SimulationError
+from llmsim.errors import SimulationError, TopologyError
+
+MOST_LINKS = 8_000_000  # lanes above the leaves, both directions; a full fat tree of 2^20 GPUs has half of that
 
 
 def _is(end: tuple[str, np.ndarray], device: str, count: int) -> np.ndarray:
@@ -272,6 +274,10 @@ def clos_of(topology: Topology, nodes: int) -> Clos:
     group = planes * spines
     pod_lanes = units_per_pod * rails * lanes / network.core_oversubscription
     core_lanes = max(1, math.floor(pod_lanes / group + 1e-9)) * group
+    links = 2 * (leaves * lanes + (pods * core_lanes if pods > 1 else 0))
+    if links > MOST_LINKS:
+        many = f"{leaves:,} leaves of {network.leaf_nodes:,} nodes have {links:,} links above them"
+        raise TopologyError(f"{topology.name}: network.leaf_nodes: {many}; expected at most {MOST_LINKS:,}")
     return Clos(
         rails=rails,
         unit_nodes=network.leaf_nodes,

@@ -1,114 +1,28 @@
-"""A user's own graph as the cluster: node-link JSON, GraphML, or an NCCL topology XML.
+"""A user's own graph as the cluster: node-link JSON, GraphML (`graph_file.py`) or an NCCL topology XML.
 
-A graph's GPUs have `kind: gpu` and a `gpu` (catalogue name, or the override `node.gpu`); the node of a device is
-its attribute `node` or the number in a name such as `node3.gpu5`. A GPU with the attribute `nic` sends through that
-NIC only. Edges need `bandwidth`: bytes/s or `400 Gbps`. `build_graph` makes such graphs.
+A graph's GPUs have `kind: gpu` and a `gpu` (catalogue name, or the override `node.gpu`). A GPU with the attribute `nic`
+sends through that NIC only. `build_graph` makes such graphs.
 """
 
 import itertools
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llmsim.cluster.cluster import Cluster, Legs
+from llmsim.cluster.graph_file import INSIDE, graph_from_file, read_graph_file
 from llmsim.cluster.links import KIND, Edge
 from llmsim.cluster.node import NodeTemplate
 from llmsim.cluster.switches import Switches
-from llmsim.cluster.topology import GraphFile, Topology, parse_topology
-from llmsim.errors import TopologyError, UnitError, nearest
-from llmsim.units import parse_quantity
+from llmsim.cluster.topology import Topology, parse_topology
+from llmsim.errors import TopologyError
 
 if TYPE_CHECKING:
     import networkx as nx
-
-# Devices that sit inside a node; links that touch anything else belong to the network.
-INSIDE = ("gpu", "nvswitch", "pcie", "cpu", "memory", "nvme")
-DEVICES = (*INSIDE, "nic", "leaf", "spine", "core", "storage")
-
-
-@lru_cache(maxsize=8)
-def graph_from_file(file: GraphFile) -> "nx.DiGraph":
-    """The graph of a `.json` (node-link) or `.graphml` file, every edge checked; `TopologyError` says what is wrong."""
-    import networkx as nx
-
-    try:
-        graph = nx.parse_graphml(file.text) if file.path.endswith(".graphml") else _node_link(json.loads(file.text))
-    except (ValueError, KeyError, TypeError, nx.NetworkXError, SyntaxError) as error:
-        raise _no_graph(file.path, error) from None
-    return nx.freeze(_checked(graph, file.path))
-
-
-def _read(path: Path) -> GraphFile:
-    try:
-        return GraphFile(str(path), path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise _no_graph(str(path), error) from None
-
-
-def _no_graph(path: str, error: Exception) -> TopologyError:
-    reason = " ".join(str(error).split())
-    return TopologyError(f"{path}: this is no node-link JSON or GraphML graph ({reason})")
-
-
-def _node_link(data: dict) -> "nx.Graph":
-    """networkx's node-link format, under its old (`links`) and new (`edges`) name alike."""
-    import networkx as nx
-
-    if not isinstance(data, dict):
-        raise ValueError("expected a mapping with nodes and links")
-    links = "links" if "links" in data else "edges"
-    for name in ("nodes", links):
-        entries = data.get(name)
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise ValueError(f"{name}: expected a list of mappings, such as {{id: gpu0, kind: gpu}}")
-    graph = nx.MultiDiGraph() if data.get("directed") else nx.MultiGraph()
-    graph.graph.update(dict(data.get("graph") or {}))
-    for node in data["nodes"]:
-        graph.add_node(node["id"], **{key: value for key, value in node.items() if key != "id"})
-    for edge in data[links]:
-        rest = {key: value for key, value in edge.items() if key not in ("source", "target", "key")}
-        if edge["source"] not in graph or edge["target"] not in graph:
-            raise ValueError(f"an edge joins {edge['source']} and {edge['target']}, and one of them is no node")
-        graph.add_edge(edge["source"], edge["target"], **rest)
-    return graph
-
-
-def _checked(raw: "nx.Graph", path: str) -> "nx.DiGraph":
-    """A DiGraph with string names, SI numbers and merged parallel edges."""
-    import networkx as nx
-
-    graph = nx.DiGraph(**raw.graph)
-    for name, data in raw.nodes(data=True):
-        kind = data.get("kind") or str(name).rpartition(".")[2].rstrip("0123456789")
-        if kind not in DEVICES:
-            raise TopologyError(f"{path}: {name} has kind {kind!r}; expected one of {', '.join(DEVICES)}"
-                                f"{nearest(kind, DEVICES)}")  # fmt: skip
-        graph.add_node(str(name), **(data | {"kind": kind, "node": _node_number(str(name), data)}))
-    for a, b, data in raw.edges(data=True):
-        try:
-            bandwidth = parse_quantity(data.get("bandwidth"), "bandwidth")
-            latency = parse_quantity(data.get("latency", 0.0), "time")
-        except UnitError as error:
-            raise TopologyError(f"{path}: edge {a} to {b}: bandwidth or latency: {error}") from None
-        if bandwidth <= 0 or latency < 0:
-            raise TopologyError(f"{path}: edge {a} to {b}: a bandwidth must be above 0 and a latency at least 0")
-        for u, v in [(str(a), str(b))] + ([] if raw.is_directed() else [(str(b), str(a))]):
-            kind = data.get("kind", "nvlink" if "nvswitch" in (graph.nodes[u]["kind"], graph.nodes[v]["kind"]) else "")
-            old = graph.get_edge_data(u, v, {"bandwidth": 0.0, "lanes": 0})
-            lanes = old["lanes"] + int(data.get("lanes", 1))
-            graph.add_edge(u, v, bandwidth=old["bandwidth"] + bandwidth, latency=latency, kind=kind, lanes=lanes)
-    return graph
-
-
-def _node_number(name: str, data: Mapping) -> int:
-    match = re.match(r"node(\d+)\.", name)
-    return int(data.get("node", match[1] if match else -1 if "leaf" in name or "spine" in name else 0))
 
 
 def topology_from_graph(path: Path, overrides: Mapping[str, object]) -> Topology:
@@ -117,7 +31,7 @@ def topology_from_graph(path: Path, overrides: Mapping[str, object]) -> Topology
         from llmsim.cluster.nccl_xml import topology_from_xml
 
         return topology_from_xml(path, overrides)
-    file = _read(path)
+    file = read_graph_file(path)
     graph = graph_from_file(file)
     gpus = gpus_by_node(graph, str(path))
     first = gpus[0]
@@ -133,7 +47,7 @@ def topology_from_graph(path: Path, overrides: Mapping[str, object]) -> Topology
         "node.gpu": model,
         "node.gpus": len(first),
         "node.nics": len(nics),
-        "node.nic.bandwidth": max(ports) or 1.0,
+        "node.nic.bandwidth": max(ports) or 1e9,  # without a NIC it says nothing, but a topology needs it
         "node.scale_up": "pcie" if not nvlink else "nvswitch" if star or len(first) == 1 else "full-mesh",
         "node.scale_up_bandwidth": nvlink or None,
         "node.pcie.bandwidth": _total_out(graph, first[0], "pcie") or None,
