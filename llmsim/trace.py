@@ -66,7 +66,10 @@ def checked_trace(table: "pd.DataFrame", path: str) -> "pd.DataFrame":
         if name in _TEXTS:
             columns[name] = table[name].astype(str)
             continue
-        numbers = pd.to_numeric(table[name].astype(object), errors="coerce").to_numpy(dtype=float)
+        try:
+            numbers = pd.to_numeric(table[name].astype(object), errors="coerce").to_numpy(dtype=float)
+        except OverflowError:
+            raise UserError(f"{path}: {name} has a whole number of more than 300 digits") from None
         least, most = (-1.0, float(_LARGEST)) if kind == "int32" else (0.0, 1e30)
         good = (numbers >= least) & (numbers <= most)  # false for NaN
         if kind == "int32":

@@ -39,7 +39,12 @@ BAD = [
     ({"cluster.nodes": [1, 2]}, "cluster.nodes", ["[1, 2]", "whole number"]),
     ({"cluster.nodes": 10**18}, "cluster.nodes", ["too large"]),
     ({"training.global_batch": 0}, "training.global_batch", ["0 is too small"]),
-    ({"training.global_batch": 8 * 10**8}, "training.global_batch", ["passes to simulate", "at most 1,000,000"]),
+    ({"training.global_batch": 8 * 10**8}, "training.global_batch", ["the work of", "passes", "at most 200,000"]),
+    (
+        {"training.global_batch": 4 * 2000, "simulation.fold": "off"},
+        "training.global_batch",
+        ["8 ranks of a stage", "kernels of 32 layers", "simulation.detail block", "simulation.fold auto"],
+    ),
     ({"simulation.iterations": 10**8}, "simulation.iterations", ["too large", "at most 1,000"]),
     ({"training.precision": "bf17"}, "training.precision", ["'bf17'", "fp32, tf32", "did you mean 'bf16'"]),
     ({"training.attention": "flsh"}, "training.attention", ["flash3, unfused", "did you mean 'flash'"]),

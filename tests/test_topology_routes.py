@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -72,3 +74,15 @@ def test_routes_agree_with_shortest_paths_of_the_graph(name, nodes, overrides, r
             assert routes.bandwidth[k] == pytest.approx(width, rel=1e-9), (a, b)
         else:
             assert routes.bandwidth[k] >= width * (1 - 1e-9)  # split over several shortest paths
+
+
+def test_routes_of_a_large_fabric_are_searched_once_for_each_source():
+    """A dragonfly of 10,000 nodes: networkx alone would search its 2,500 routers again for each pair."""
+    cluster = Cluster(load_topology("example-dragonfly"), 1200)
+    targets = np.arange(1, cluster.fabric.leaves, 7)
+    found = [cluster.fabric.ways("leaf0", f"leaf{i}", cluster.fabric.columns()[0]) for i in targets]
+    graph = nx.DiGraph((edge.tail, edge.head) for edge in cluster.fabric.edges())
+    for i, ways in zip(targets, found):
+        paths = list(nx.all_shortest_paths(graph, "leaf0", f"leaf{i}"))
+        named = [[cluster.fabric.link_name(link) for link in way] for way in ways]
+        assert named == [[f"{a}->{b}" for a, b in pairwise(path)] for path in paths[:8]]

@@ -22,9 +22,12 @@ def budget(scenario: str, days: float, only: str | None, settings: tuple[str, ..
     from llmsim.cli.console import print_json, print_table, warn
     from llmsim.cli.summary import counted
     from llmsim.economics.bill import training_bill
-    from llmsim.economics.budget import budget_flops, choice, choices
+    from llmsim.economics.budget import MOST_DAYS, budget_flops, choice, choices
     from llmsim.economics.chinchilla import law, laws
+    from llmsim.errors import UserError
 
+    if not 0 < days <= MOST_DAYS:  # before the simulation
+        raise UserError(f"--days: {days:g} is out of range; expected more than 0 and at most {MOST_DAYS:,}")
     loaded = open_scenario(scenario, (*settings, "simulation.detail=block"))
     fits = [law(name) for name in ([only] if only else laws())]
     metrics = llmsim.simulate(loaded).metrics

@@ -7,6 +7,7 @@ import click
 if TYPE_CHECKING:
     from llmsim.scenario import Scenario
 
+MOST_WORKERS = 1024  # processes of one machine; more is a slip of the keyboard
 SETTINGS = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key, as in --set training.micro_batch=2."
 )

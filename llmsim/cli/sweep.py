@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llmsim.cli.options import AS_JSON
+from llmsim.cli.options import AS_JSON, MOST_WORKERS
 from llmsim.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("sweep_file", metavar="SWEEP.yaml")
 @click.option("-o", "--output", required=True, metavar="OUT", help="OUT.parquet or OUT.csv, one row a run.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes on this machine; all cores when left out.")
+@click.option(
+    "--workers", type=click.IntRange(1, MOST_WORKERS), help="Processes on this machine; all cores when left out."
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted sweep; finished runs are not run again.")
 @click.option("--scheduler", metavar="tcp://…", help="Run on a dask cluster instead (pip install distributed).")
 @AS_JSON

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llmsim.cli.options import MOST_WORKERS
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -18,8 +20,17 @@ if TYPE_CHECKING:
 @click.option("--row", "row_id", metavar="ID", help="Print the scenario of one published run and stop.")
 @click.option("--cross", is_flag=True, help="Also predict each source with constants fitted to the others.")
 @click.option("--report", metavar="OUT.md", help="Write the accuracy page and its picture.")
-@click.option("--worst", default=10, show_default=True, metavar="N", help="How many of the worst runs to list.")
-@click.option("--workers", default=2, show_default=True, metavar="N", help="Processes.")
+@click.option(
+    "--worst",
+    type=click.IntRange(0, 10_000),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How many of the worst runs to list.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1, MOST_WORKERS), default=2, show_default=True, metavar="N", help="Processes."
+)
 def validate(
     name: str | None,
     table: str | None,
@@ -58,10 +69,10 @@ def validate(
     if rows is None and (name == "collectives" or (name is None and cross)):
         from llmsim.validation.groups import collective_transfer
 
-        document["collectives_left_out"] = collective_transfer(max(1, workers))
+        document["collectives_left_out"] = collective_transfer(workers)
     frame = None
     if name not in ("kernels", "collectives"):
-        frame = _training(name, max(1, workers), rows)
+        frame = _training(name, workers, rows)
         document |= _documents(frame, name)
     if cross:
         from llmsim.validation.cross import cross_validation

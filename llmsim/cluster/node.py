@@ -170,6 +170,7 @@ class Paths:
         for edge in edges:
             self._from[edge.tail].append(edge)
         self._ends_only = set(ends_only)
+        self._devices = len({*self._from, *(edge.head for out in self._from.values() for edge in out)})
         self._trees: dict[str, dict[str, Edge]] = {}
 
     def path(self, a: str, b: str) -> list[str]:
@@ -188,7 +189,7 @@ class Paths:
         """Breadth first; within one level the widest way in wins, the first found among equals."""
         came: dict[str, Edge] = {}
         width, level = {source: float("inf")}, [source]
-        while level:
+        while level and len(width) < self._devices:  # in a full mesh the first level already has them all
             found: dict[str, Edge] = {}
             best: dict[str, float] = {}
             for at in level:

@@ -6,6 +6,7 @@ The same interface as `Clos`. Paths are cached for each two routers; `ideal` rou
 
 import itertools
 import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class Switches:
         self._ids = {(edge.tail, edge.head): i for i, edge in enumerate(edges)}
         self._paths: dict[tuple, list[list[int]]] = {}
         self._graphs: dict[tuple[int, ...], object] = {}
+        self._before: tuple[object, dict[str, list[str]]] = (None, {})  # of the last source: who comes before whom
 
     def __len__(self) -> int:
         return len(self._edges)
@@ -70,9 +72,12 @@ class Switches:
                 alive = (edge for i, edge in enumerate(self._edges) if i not in dead)
                 self._graphs[dead] = nx.DiGraph((edge.tail, edge.head) for edge in alive)
             graph = self._graphs[dead]
-            if a not in graph or b not in graph or not nx.has_path(graph, a, b):
+            if self._before[0] != (a, dead):
+                self._before = (a, dead), nx.predecessor(graph, a) if a in graph else {}
+            before = self._before[1]
+            if b not in before:
                 raise SimulationError(f"{a} cannot reach {b}: every way between them has a link that is down")
-            paths = itertools.islice(nx.all_shortest_paths(graph, a, b), MOST_PATHS)
+            paths = itertools.islice(_backwards(before, b), MOST_PATHS)
             self._paths[a, b, dead] = [[self._ids[hop] for hop in itertools.pairwise(path)] for path in paths]
         return self._paths[a, b, dead]
 
@@ -91,6 +96,15 @@ class Switches:
             rows.append(ways[pick % len(ways)])
         width = max((len(row) for row in rows), default=0)
         return np.array([row + [-1] * (width - len(row)) for row in rows], dtype=np.int64).reshape(len(rows), width)
+
+
+def _backwards(before: Mapping[str, list[str]], end: str) -> Iterator[list[str]]:
+    """The shortest paths that end there, from the devices that come before each on them."""
+    if not before[end]:
+        yield [end]
+    for device in before[end]:
+        for path in _backwards(before, device):
+            yield [*path, end]
 
 
 def switches_of(topology: Topology, nodes: int) -> Switches:

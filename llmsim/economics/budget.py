@@ -10,6 +10,7 @@ from llmsim.economics.chinchilla import FLOPS_PER_PARAMETER_AND_TOKEN, Law
 from llmsim.errors import UserError
 
 _DAY = 86400.0
+MOST_DAYS = 36_500  # a century
 OVERTRAINED = (1.0, 2.0, 4.0, 8.0)  # sizes below the optimum that are shown
 
 
@@ -29,8 +30,8 @@ class Choice:
 
 def budget_flops(days: float, gpus: int, flops_per_gpu: float) -> float:
     """Model FLOPs of a budget. flops_per_gpu: model FLOP/s that one GPU sustains."""
-    if days <= 0:
-        raise UserError(f"days: {days:g} is too small; expected more than 0")
+    if not 0 < days <= MOST_DAYS:  # false for NaN
+        raise UserError(f"days: {days:g} is out of range; expected more than 0 and at most {MOST_DAYS:,}")
     return days * _DAY * gpus * flops_per_gpu
 
 

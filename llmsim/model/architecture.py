@@ -19,7 +19,7 @@ LayerKind = Literal["dense", "moe"]
 POSITIONS: tuple[Position, ...] = ("learned", "rope", "alibi", "none")
 NORMS: tuple[Norm, ...] = ("layernorm", "rmsnorm")
 
-MOST_LAYERS = 10_000  # ten times the deepest transformer (DeepNet, arXiv 2203.00555)
+MOST_LAYERS = 2_000  # twice the deepest transformer (DeepNet, arXiv 2203.00555)
 _DEEPEST_PROJECTOR = 16
 _WIDEST = 2**22  # of a hidden state or a matrix; GPT-4-sized models are at 2**14
 # key: (least, most) of each whole number, far beyond every published model; 0 is a default or a thing left out.

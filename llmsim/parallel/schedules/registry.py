@@ -36,6 +36,7 @@ class Entry:
     options: tuple[str, ...] = ()
 
 
+MOST_OPS = 200_000  # passes of all ranks, forward or backward: some 20 s
 ANY: tuple[int, ...] = ()
 OPTIONS = tuple(signature(search).parameters)[3:]
 
@@ -126,6 +127,12 @@ def check_schedule(name: str, stages: int, micro_batches: int, chunks: int | Non
             continue
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ScheduleError(f"{key}: {value!r} is not possible; expected a whole number of at least 1")
+    passes = 2 * stages * micro_batches * (entry.chunks if chunks is None else chunks)
+    if passes > MOST_OPS:
+        raise ScheduleError(
+            f"micro_batches: {stages} stages and {micro_batches} micro-batches are {passes:,} passes; "
+            f"expected at most {MOST_OPS:,}"
+        )
     if chunks is not None and entry.accepted and chunks not in entry.accepted:
         many = sorted(other for other, known in REGISTRY.items() if not known.accepted)
         hint = f"; {' and '.join(many[:2])} take any number" if entry.chunks == 1 else ""
