@@ -19,7 +19,7 @@ from pipeline_traces import (
 
 from llmsim.analysis.breakdown import trace_breakdown
 from llmsim.analysis.bubbles import bubble_summary, bubble_table, pipeline_tasks
-from llmsim.analysis.intervals import coverage, gaps, subtract, union, union_by
+from llmsim.analysis.intervals import coverage, gaps, subtract, union
 from llmsim.analysis.utilization import stage_utilization, stream_utilization
 
 
@@ -148,15 +148,6 @@ def test_interval_arithmetic_equals_sets(one, other):
     edges = np.arange(0, 61, 4.0)
     by_bin = [len(cells(*one) & set(range(int(low), int(low) + 4))) for low in edges[:-1]]
     np.testing.assert_allclose(coverage(*a, edges), by_bin, atol=1e-12)
-
-
-def test_union_by_group():
-    merged = union_by(np.array([1, 0, 1]), np.array([0.0, 5.0, 1.0]), np.array([2.0, 6.0, 3.0]))
-    assert {key: (list(a), list(b)) for key, (a, b) in merged.items()} == {
-        0: ([5.0], [6.0]),
-        1: ([0.0], [3.0]),
-    }
-    assert union_by(*(np.zeros(0) for _ in range(3))) == {}
 
 
 def test_shares_add_up_and_hidden_communication_does_not_count():

@@ -1,6 +1,7 @@
 """Every mistake is one sentence: where, which key, which value, what is accepted. Never a traceback."""
 
 import textwrap
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from llmsim.cli import main
 from llmsim.errors import ScenarioError, UserError
 from llmsim.scenario import Scenario, load_scenario
 from llmsim.scenario.complaints import known_keys
+from llmsim.scenario.outside import OUTSIDE
 
 GOOD = """\
 name: good
@@ -382,3 +384,63 @@ def test_whatever_is_said_the_answer_is_a_scenario_or_sentences(values):
         assert all(": " in line for line in sentences(error))
     else:
         assert changed.resolve().gpus == changed.resolve().layout.ranks
+
+
+@pytest.mark.parametrize(
+    "changes, key, says",
+    [
+        ({"training.mode": "inference"}, "training.mode", "inference is not modelled; a run of training is"),
+        ({"training.kv_cache": True}, "training.kv_cache", "key/value cache of inference is not modelled"),
+        ({"training.rollouts": 8}, "training.rollouts", "reinforcement learning with its rollouts is not modelled"),
+        ({"training": {"method": "GRPO", "global_batch": 32}}, "training.method", "reinforcement learning"),
+        ({"inference": {"batch": 1}}, "inference", "inference is not modelled"),
+        ({"training.recompute.mode": "inference"}, "training.recompute.mode", "expected one of none, selective, full"),
+        ({"speculative-decoding": {}}, "speculative-decoding", "speculative decoding is not modelled"),
+    ],
+)
+def test_what_is_outside_is_not_modelled_and_no_spelling_mistake(changes, key, says):
+    with pytest.raises(ScenarioError) as caught:
+        load_from_text(GOOD).with_values(changes)
+    (line,) = sentences(caught.value)
+    assert line.startswith(f"{key}: ") and says in line and "did you mean" not in line
+
+
+def test_the_page_of_what_is_outside_lists_it_all():
+    page = Path("docs/outside.md").read_text()
+    for entry in OUTSIDE:
+        words = ", ".join(f"`{word}`" for word in entry.words)
+        assert f"| {entry.what} | {words} | {entry.near} |" in page
+
+
+def test_replicas_of_experts_are_counted_in_the_order_at_hand():
+    """With ep outside dp the copies of an expert are neighbours: 2 copies fill 8 places, and 16 experts need not."""
+    outer = {
+        "model": {"layers": 4, "hidden": 512, "heads": 8, "vocab": 100,
+                  "moe": {"experts": 6, "top_k": 2, "expert_ffn_hidden": 128}},
+        "cluster.nodes": 3, "parallelism": {"zero": 1, "ep": 6, "hsdp": 8, "order": "tp-cp-dp-ep-pp"},
+        "training.global_batch": 24,
+    }  # fmt: skip
+    good = load_from_text(GOOD)
+    assert good.with_values(outer).resolve().layout.expert_shard == 4
+    inner = outer | {"parallelism": outer["parallelism"] | {"order": "tp-cp-ep-dp-pp"}}
+    with pytest.raises(ScenarioError, match=r"8 places for experts in a replica; expected a multiple or .* of ep 6"):
+        good.with_values(inner)
+    three = outer | {"parallelism": outer["parallelism"] | {"ep": 2, "hsdp": 8}}
+    with pytest.raises(ScenarioError, match="the 12 copies of an expert, which are neighbours in this order"):
+        good.with_values(three)
+
+
+def test_a_misspelt_key_that_is_needed_is_one_mistake():
+    text = GOOD.replace("global_batch", "globalbatch").replace("topology:", "topologie:")
+    with pytest.raises(ScenarioError) as caught:
+        load_from_text(text)
+    assert sentences(caught.value) == [
+        "cluster.topologie: unknown key; did you mean 'topology'?",
+        "training.globalbatch: unknown key; did you mean 'global_batch'?",
+    ]
+
+
+def test_a_key_of_another_name_does_not_hide_what_is_missing():
+    with pytest.raises(ScenarioError) as caught:
+        load_from_text(GOOD.replace("global_batch", "frobnicate"))
+    assert len(sentences(caught.value)) == 2

@@ -190,6 +190,11 @@ def test_names_find_what_they_name():
     assert len(cluster.find_link("node3.nic2")) == 2
     assert len(cluster.find_link("node3.gpu5")) == 4
     assert len(cluster.find_link("node3.*->leaf*")) == 8
+    assert len(cluster.find_link("node3.nic*")) == 16  # out and in, as node3.nic2 alone means both
+    assert sorted(cluster.find_link("leaf*-node3.nic2")) == sorted(cluster.find_link("node3.nic2"))
+    assert sorted(cluster.find_link("leaf1-spine*")) == sorted(
+        {*cluster.find_link("leaf1->spine*"), *cluster.find_link("spine*->leaf1")}
+    )
     assert cluster.find_gpu("node3.gpu5") == 29 and cluster.find_gpu("29") == 29
     with pytest.raises(TopologyError, match=r"no link 'node3\.nic9'"):
         cluster.find_link("node3.nic9")

@@ -1,6 +1,5 @@
 """Intervals of time as arrays: unions of busy periods and how much of each time bin they cover."""
 
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +21,6 @@ def union(start: Floats, end: Floats) -> tuple[Floats, Floats]:
     start, reach = start[order], np.maximum.accumulate(end[order])
     first = np.flatnonzero(np.concatenate(([True], start[1:] > reach[:-1])))
     return start[first], reach[np.append(first[1:] - 1, len(reach) - 1)]
-
-
-def union_by(group: Ints, start: Floats, end: Floats) -> dict[int, tuple[Floats, Floats]]:
-    """`union` for each value of `group`: {group: (start, end)}."""
-    order = np.argsort(group, kind="stable")
-    group, start, end = group[order], start[order], end[order]
-    cuts = np.flatnonzero(np.diff(group)) + 1
-    bounds = np.concatenate(([0], cuts, [len(group)])) if len(group) else np.zeros(1, dtype=np.int64)
-    return {int(group[low]): union(start[low:high], end[low:high]) for low, high in pairwise(bounds)}
 
 
 def gaps(start: Floats, end: Floats, low: float, high: float) -> tuple[Floats, Floats]:

@@ -162,14 +162,12 @@ class Cluster:
     def find_link(self, name: str) -> np.ndarray:
         """Ids of the links that a user names, in table order.
 
-        `a->b` is one direction, `a-b` both, `a` alone (`node3.nic2`, `leaf1`) every link of that device; a `*` matches
-        anything. Parallel lanes between two switches all answer. Raises `TopologyError` when nothing does.
+        `a->b` is one direction, `a-b` both, `a` alone (`node3.nic2`, `leaf1`) every link of that device, in and
+        out; a `*` in any of them matches anything. Parallel lanes between two switches all answer. Raises `TopologyError` when nothing does.
         """
         text = str(name).strip()
         if "*" in text or "?" in text:
-            pattern = text if "->" in text or "*" in text.split("-")[-1] else f"{text}*"
-            every = [self.link_name(i) for i in range(len(self.links))]
-            found = [i for i, link in enumerate(every) if fnmatch.fnmatchcase(link, pattern)]
+            found = _matching([self.link_name(i) for i in range(len(self.links))], text)
         elif "->" in text:
             found = self._between(*text.split("->", 1))
         else:
@@ -361,6 +359,20 @@ def _replaced(table: np.ndarray, rows: np.ndarray, by: np.ndarray) -> np.ndarray
 def _shifted(table: np.ndarray, by: np.ndarray) -> np.ndarray:
     """Rows of link indices moved to their node's place in the link table; padding stays."""
     return np.where(table >= 0, table + by[:, None], -1)
+
+
+def _matching(links: list[str], text: str) -> list[int]:
+    """Places of the links (`a->b`) that a pattern names: one direction, both between two devices, all of one device."""
+    match = fnmatch.fnmatchcase
+    if "->" in text:
+        return [i for i, link in enumerate(links) if match(link, text)]
+    ends = [link.split("->", 1) for link in links]
+    found = [i for i, (tail, head) in enumerate(ends) if match(tail, text) or match(head, text)]
+    for cut in (i for i, letter in enumerate(text) if letter == "-"):
+        a, b = text[:cut], text[cut + 1 :]
+        both = [(match(tail, a) and match(head, b)) or (match(tail, b) and match(head, a)) for tail, head in ends]
+        found = found or [i for i, meant in enumerate(both) if meant]
+    return found
 
 
 def _same(device: str, wanted: str) -> bool:

@@ -60,8 +60,8 @@ class Layout:
             object.__setattr__(self, "shard", self.dp * self.cp)
         if self.dp * self.cp % self.shard:
             raise ScenarioError(f"shard: {self.shard} does not divide dp × cp = {self.dp * self.cp}")
-        replica, inner = self._experts_of_a_replica
-        if replica % inner and inner % replica:
+        replica, inner = self.experts_of_a_replica
+        if not experts_divide(replica, inner):
             raise ScenarioError(
                 f"shard: {self.shard} leaves {replica} places for experts in a replica, which {inner} ranks with "
                 f"{'different experts' if _ep_is_inner(self) else 'copies of one'} do not divide evenly"
@@ -78,9 +78,9 @@ class Layout:
         return self.tp * self.cp * self.dp // (self.etp * self.ep)
 
     @property
-    def _experts_of_a_replica(self) -> tuple[int, int]:
+    def experts_of_a_replica(self) -> tuple[int, int]:
         """Places for experts in one replica of a sharded state, and how many neighbours differ (or are copies)."""
-        return self.tp * self.shard // self.etp, self.ep if _ep_is_inner(self) else self.edp
+        return expert_places(self.tp, self.shard, self.etp, self.ep, self.edp, self.order)
 
     @property
     def expert_shard(self) -> int:
@@ -88,7 +88,7 @@ class Layout:
 
         torchtitan, distributed/parallel_dims.py: dp_shard · cp · tp / ep.
         """
-        replica, inner = self._experts_of_a_replica
+        replica, inner = self.experts_of_a_replica
         if _ep_is_inner(self):
             return max(1, replica // inner)
         return min(replica, inner)
@@ -127,6 +127,16 @@ class Layout:
         (the same of an expert's copies).
         """
         return _groups(self, group)
+
+
+def experts_divide(places: int, inner: int) -> bool:
+    """Whether neighbours that differ (or are copies) fill the places for experts of a replica, or replicas them."""
+    return places % inner == 0 or inner % places == 0
+
+
+def expert_places(tp: int, shard: int, etp: int, ep: int, copies: int, order: tuple[str, ...]) -> tuple[int, int]:
+    """Places for experts in one replica of a sharded state, and how many neighbours differ (or are copies)."""
+    return tp * shard // etp, ep if order.index("ep") < order.index("dp") else copies
 
 
 def _axes(group: str) -> tuple[str, ...]:

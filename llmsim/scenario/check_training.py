@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from llmsim.errors import ScenarioError, UserError
+from llmsim.errors import UserError
+from llmsim.parallel.layout import expert_places, experts_divide
 from llmsim.scenario.subject import Found, Subject, nearest_divisor
 
 # -- memory options ------------------------------------------------------------------------------------------------
@@ -55,13 +56,16 @@ def check_hsdp(s: Subject) -> Found:
         near = nearest_divisor(s.dp, p.hsdp)
         yield "parallelism.hsdp", f"{p.hsdp} does not divide dp {s.dp}; expected a divisor, such as {near}"
         return
-    try:
-        s.layout()
-    except ScenarioError as error:
-        if p.ep > 1 and "in a replica" in str(error):
-            places = p.tp * p.hsdp * p.cp // s.etp
-            told = f"{p.hsdp} leaves tp × hsdp × cp / etp = {places} places for experts in a replica"
-            yield "parallelism.hsdp", f"{told}; expected a multiple or a divisor of ep {p.ep}"
+    spots = p.tp * p.cp * s.dp // s.etp
+    if p.ep == 1 or p.tp % s.etp or spots % p.ep:
+        return  # nothing to divide, or reported already
+    places, inner = expert_places(p.tp, p.hsdp * p.cp, s.etp, p.ep, spots // p.ep, p.order)
+    if not experts_divide(places, inner):
+        told = f"{p.hsdp} leaves tp × hsdp × cp / etp = {places} places for experts in a replica"
+        what = (
+            f"ep {inner}" if inner == p.ep else f"the {inner} copies of an expert, which are neighbours in this order"
+        )
+        yield "parallelism.hsdp", f"{told}; expected a multiple or a divisor of {what}"
 
 
 def check_grad_reduction(s: Subject) -> Found:

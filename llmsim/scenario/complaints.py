@@ -8,11 +8,24 @@ from pydantic import BaseModel, ValidationError
 
 from llmsim.errors import nearest
 from llmsim.scenario.fields import show
+from llmsim.scenario.outside import outside
+
+_PURPOSE = ("mode", "task", "phase", "workload", "stage", "kind", "method", "algorithm")  # keys people name a task by
 
 
 def complaints(error: ValidationError, kind: type[BaseModel]) -> list[tuple[str, str]]:
     """(dotted key, rest of the sentence) of every mistake, in the order of the schema."""
-    return [(dotted(item["loc"]), _sentence(item, kind)) for item in error.errors(include_url=False)]
+    found = error.errors(include_url=False)
+    misspelt = {_meant(item, found, kind) for item in found if item["type"] == "extra_forbidden"}
+    return [(dotted(item["loc"]), _sentence(item, kind)) for item in found if item["loc"] not in misspelt]
+
+
+def _meant(item: dict[str, Any], found: list[dict[str, Any]], kind: type[BaseModel]) -> tuple | None:
+    """Where the missing key is that an unknown one was meant for: one mistake, which is said once."""
+    loc = item["loc"]
+    missing = [other["loc"] for other in found if other["type"] == "missing" and other["loc"][:-1] == loc[:-1]]
+    hint = _nearest_key(kind, loc)
+    return next((other for other in missing if f"did you mean {str(other[-1])!r}" in hint), None)
 
 
 def dotted(loc: tuple) -> str:
@@ -26,7 +39,8 @@ def _sentence(item: dict[str, Any], kind: type[BaseModel]) -> str:
             example = _field(kind, loc).examples
             return "missing" + (f"; expected something like {example[0]}" if example else "; this key is required")
         case "extra_forbidden" | "invalid_key":
-            return f"unknown key{_nearest_key(kind, loc)}"
+            told = outside(loc[-1]) or (outside(value) if loc[-1] in _PURPOSE else None)
+            return told or f"unknown key{_nearest_key(kind, loc)}"
         case "model_type" | "model_attributes_type" | "dict_type":
             section = _section(kind, loc)
             keys = ", ".join(_key_names(section)) if section else "key: value"

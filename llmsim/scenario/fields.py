@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from llmsim.cluster.topology import MOST_GPUS
 from llmsim.errors import UnitError, nearest
+from llmsim.scenario.outside import outside
 from llmsim.units import UNITS, Dimension, parse_count, parse_quantity
 
 
@@ -72,6 +73,8 @@ def choice(*names: str, aliases: dict[object, str] | None = None) -> Any:
             return value
         if aliases and isinstance(value, str | int | None) and value in aliases:
             return aliases[value]
+        if told := outside(value):
+            raise refuse(f"{show(value)}: {told}; expected one of {', '.join(names)}")
         hint = nearest(value, names) if isinstance(value, str) else ""
         raise refuse(f"{show(value)} is not known; expected one of {', '.join(names)}{hint}")
 
