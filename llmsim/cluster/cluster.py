@@ -162,8 +162,9 @@ class Cluster:
     def find_link(self, name: str) -> np.ndarray:
         """Ids of the links that a user names, in table order.
 
-        `a->b` is one direction, `a-b` both, `a` alone (`node3.nic2`, `leaf1`) every link of that device, in and
-        out; a `*` in any of them matches anything. Parallel lanes between two switches all answer. Raises `TopologyError` when nothing does.
+        `a->b` is one direction, `a-b` both, `a` alone (`node3.nic2`, `leaf1`) every link of that device, in and out; a
+        `*` in any of them matches anything. Parallel lanes between two switches all answer. Raises `TopologyError` when
+        nothing does.
         """
         text = str(name).strip()
         if "*" in text or "?" in text:

@@ -11,6 +11,7 @@ from math import gcd
 from typing import TYPE_CHECKING
 
 from llmsim.scenario.check_faults import check_faults
+from llmsim.scenario.check_idle import warn_idle
 from llmsim.scenario.check_network import check_background, check_rank_map
 from llmsim.scenario.check_size import check_size
 from llmsim.scenario.check_split import (
@@ -124,7 +125,7 @@ CHECKS = (
     *(check_storage, check_dataset),
     *(check_faults, check_size, check_rank_map, check_background),
 )
-WARNINGS = (warn_tensor_across_nodes, warn_positions)
+WARNINGS = (warn_tensor_across_nodes, warn_positions, warn_idle)
 
 
 def run_not_yet(scenario: Scenario, architecture: Architecture | None) -> list[tuple[str, str]]:

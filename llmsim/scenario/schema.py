@@ -104,6 +104,15 @@ class Scenario(Section):
         scenario._fill(mapping, origin, self)
         return scenario
 
+    def says(self, key: str) -> bool:
+        """Whether the user gave this dotted key; a default, or what a framework makes it, does not count."""
+        place: Any = self._given
+        for part in key.split("."):
+            if not isinstance(place, Mapping) or part not in place:
+                return False
+            place = place[part]
+        return True
+
     def resolve(self) -> Resolved:
         """Architecture, topology and layout; made once, when the scenario was validated."""
         return self._resolved
