@@ -5,7 +5,7 @@ python benchmarks/collective_accuracy.py [--leave-one-out] [--file TABLE.csv]
 
 import argparse
 
-from llmsim.collectives.accuracy import accuracy_table, leave_one_source_out
+from llmsim.evidence.measured.collective_accuracy import accuracy_table, leave_one_source_out
 
 
 def main() -> None:

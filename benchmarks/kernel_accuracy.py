@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 
 from llmsim.catalogue.kernel_constants import kernel_constants
-from llmsim.cost.calibrate import fit_kernels
-from llmsim.cost.measured import MeasuredKernel, measured_kernels
+from llmsim.evidence.measured.kernel_fit import fit_kernels
+from llmsim.evidence.measured.kernels import MeasuredKernel, measured_kernels
 
 HEADER = "{:52s}  rows   med %   p90 %   max %  bias %"
 

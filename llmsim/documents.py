@@ -99,9 +99,7 @@ def _yaml(text: str, where: str, error: type[UserError]) -> Document:
         loader.dispose()
 
 
-def _size(
-    node: yaml.Node, known: dict[int, int], above: tuple[int, ...], where: str, error: type[UserError]
-) -> int:
+def _size(node: yaml.Node, known: dict[int, int], above: tuple[int, ...], where: str, error: type[UserError]) -> int:
     """Values in a node, counted as often as aliases repeat them; anchors that hold themselves are refused."""
     if id(node) in known:
         return known[id(node)]

@@ -8,21 +8,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from llmsim import __version__
-from llmsim.analysis.metrics import bottleneck, bubbles, counts, rates
-from llmsim.economics.bill import training_bill
-from llmsim.economics.reading import data_metrics, training_tokens
+from llmsim.analysis.result_metrics import result_metrics
 from llmsim.engine.player import Played, play
 from llmsim.errors import ScenarioError, SimulationError
 from llmsim.memory import Memory, memory_of
-from llmsim.program.accounts import account, mean_breakdown
-from llmsim.program.build import Program, build_program
-from llmsim.program.crossing import network_metrics
-from llmsim.program.hbm import memory_bound_share
+from llmsim.program.build import build_program
 from llmsim.program.physics import physics_of
-from llmsim.program.recording import record
+from llmsim.program.program import Program
 from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
 
@@ -43,7 +36,7 @@ class Result:
     @cached_property
     def trace(self) -> "pd.DataFrame":
         """One row an op (`llmsim.trace.COLUMNS`)."""
-        from llmsim.program.trace import build_trace
+        from llmsim.analysis.played.trace_rows import build_trace
 
         return build_trace(self.program, self.played)
 
@@ -69,7 +62,7 @@ def simulate(
         program = build_program(scenario, physics_of(scenario, what_if))
         played = play(program.plan, steps=scenario.simulation.detail == "kernel", progress=progress)
         footprint = memory_of(scenario, program, played)
-        metrics = _metrics(scenario, program, played, footprint.summary)
+        metrics = result_metrics(scenario, program, played, footprint.summary)
     metrics["simulation"] = {
         "events": played.events,
         "classes": len(program.classes.count),
@@ -102,41 +95,3 @@ def _no_garbage() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-def _metrics(scenario: Scenario, program: Program, played: Played, memory: dict[str, Any]) -> dict[str, Any]:
-    resolved, training = scenario.resolve(), scenario.training
-    layout, count = resolved.layout, program.classes.count
-    accounts = account(record(program, played))
-    iteration = accounts.iteration
-    tokens = training.global_batch * training.seq_len
-    share = count / count.sum()
-    breakdown = mean_breakdown(accounts, count)
-    peak = resolved.topology.gpu.peak(training.precision)
-    metrics: dict[str, Any] = {
-        "name": scenario.name,
-        "gpus": layout.ranks,
-        "layout": {key: getattr(layout, key) for key in ("tp", "pp", "vpp", "cp", "ep", "dp", "micro_batches")},
-        **counts(resolved.architecture, training.seq_len),
-        **rates(
-            resolved.architecture, training.seq_len, tokens, layout.ranks, peak, iteration,
-            float((accounts.flops * count).sum()), float((accounts.peak_seconds * count).sum()),
-        ),
-        **bubbles(accounts.waiting, accounts.busy, accounts.window[1] - accounts.window[0], program.stage_of, count),
-        "time_breakdown": breakdown,
-        "overlap": {
-            group: float((accounts.hidden[group] * count).sum() / (total * count).sum())
-            for group, total in sorted(accounts.total.items())
-            if (total * count).sum() > 0
-        },
-    }  # fmt: skip
-    bound = memory_bound_share(program, peak, resolved.topology.gpu.memory_bandwidth)
-    metrics["memory"] = memory
-    metrics["network"] = network_metrics(program, played, iteration)
-    metrics["launch_wait_s"] = float((accounts.launching * share).sum())
-    metrics |= bottleneck(breakdown, memory, bound, metrics["launch_wait_s"])
-    metrics |= data_metrics(scenario, metrics["tokens_per_s"], breakdown["data"] / iteration)
-    if wanted := training_tokens(scenario):
-        metrics["time_to_train_s"] = float(np.ceil(wanted / tokens) * iteration)
-        metrics |= training_bill(scenario, metrics["time_to_train_s"], breakdown)
-    return metrics

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import llmsim
-from llmsim.explaining import explain
 from llmsim.program.what_if import WhatIf
+from llmsim.studies.explain import explain
 
 CALIBRATION = """
 kernels: {hopper: {issue: 0.8, launch: 2.0}}

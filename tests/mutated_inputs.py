@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from llmsim.catalogue.shipped import shipped
-from llmsim.cluster.keys import KEYS
+from llmsim.cluster.reading.keys import KEYS
 from llmsim.scenario.complaints import known_keys
 from llmsim.scenario.schema import Scenario
 

@@ -201,9 +201,7 @@ def memory_table(rows, stages, size=2.0**30):
         records.append((stage, 0.0, 12 * size, "parameters"))
         records.append((stage, 0.0, 24 * size, "optimizer"))
         own = [row for row in rows if row[0] == stage]
-        events = [(row[4], 1) for row in own if row[1] == "F"] + [
-            (row[5], -1) for row in own if row[1] in ("W", "BW")
-        ]
+        events = [(row[4], 1) for row in own if row[1] == "F"] + [(row[5], -1) for row in own if row[1] in ("W", "BW")]
         level = 0
         for time, change in sorted(events):
             level += change

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from llmsim.analysis.breakdown import trace_breakdown
 from llmsim.analysis.bubbles import bubble_summary
 from llmsim.analysis.utilization import stage_utilization
-from llmsim.explaining.critical import critical_path, on_path
 from llmsim.files import read_trace
+from llmsim.studies.explain.critical import critical_path, on_path
 
 drawn = settings(
     max_examples=60,

@@ -1,11 +1,11 @@
 """The architecture as a rule: imports point down, only the engine knows simpy, files stay readable."""
 
 import ast
-from pathlib import Path
 
 import pytest
+from folders import ROOT
 
-ROOT = Path(__file__).parents[1] / "llmsim"
+PACKAGE = ROOT / "llmsim"
 
 # From the bottom up. A module imports from its own layer and from those before it.
 LAYERS = [
@@ -49,18 +49,18 @@ def imported(path):
             )
 
 
-MODULES = sorted(ROOT.rglob("*.py"))
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def package(path):
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def test_every_package_has_its_layer():
     assert {package(path) for path in MODULES} - PUBLIC - set(LEVEL) == set()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_arrows_point_down(path):
     own = package(path)
     if own in PUBLIC:
@@ -71,7 +71,7 @@ def test_arrows_point_down(path):
 
 def test_only_the_engine_imports_simpy():
     users = {
-        str(path.relative_to(ROOT))
+        str(path.relative_to(PACKAGE))
         for path in MODULES
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Import | ast.ImportFrom)

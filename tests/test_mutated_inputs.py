@@ -8,8 +8,8 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+from folders import ROOT
 from mutated_inputs import KINDS, case
 from play_mutated_inputs import MEMORY, SECONDS
 
@@ -19,7 +19,7 @@ WORKERS = 2
 
 def played() -> list[dict]:
     """What became of each case, by its number; a case that ended its process has no status."""
-    player = Path(__file__).with_name("play_mutated_inputs.py")
+    player = ROOT / "tests" / "play_mutated_inputs.py"
     commands = [
         [sys.executable, str(player), str(SEED), str(first), str(CASES), str(WORKERS)] for first in range(WORKERS)
     ]

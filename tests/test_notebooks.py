@@ -4,11 +4,10 @@ Notebooks are committed with their outputs, so that they can be read without bei
 `.venv/bin/jupyter execute --inplace notebooks/NAME.ipynb`.
 """
 
-from pathlib import Path
-
 import pytest
+from folders import ROOT
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LARGEST = 2_000_000  # bytes, outputs included: a page that loads at once
 

@@ -1,13 +1,12 @@
 """README.md tells no figures that llmsim does not give."""
 
 import re
-from pathlib import Path
 
 import pytest
+from folders import ROOT
 
 import llmsim
 
-ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "README.md").read_text("utf-8")
 ROWS = re.findall(r"^\| `([\w-]+)` \| .+ \| ([\d.,]+) ([\w/]+) \|$", PAGE, re.MULTILINE)
 METRIC = {"TFLOP/s": "model_tflops_per_gpu", "s": "iteration_time_s", "tokens/s": "tokens_per_s_per_gpu"}

@@ -4,19 +4,18 @@ import io
 import subprocess
 import sys
 from importlib.metadata import metadata
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from folders import ROOT
 
 import llmsim
 from llmsim.catalogue.shipped import shipped
 from llmsim.cli import main
-from llmsim.cluster.topology import load_topology, topologies
+from llmsim.cluster.reading.load import load_topology, topologies
 from llmsim.errors import LlmsimError
-from llmsim.sweeping.file import load_sweep
+from llmsim.studies.sweep.file import load_sweep
 
-ROOT = Path(__file__).parent.parent
 QUICK = (ROOT / "scenarios" / "quickstart.yaml").read_text("utf-8")
 
 

@@ -9,7 +9,7 @@ import llmsim
 from llmsim.errors import UserError
 from llmsim.model.flops import hardware_flops_per_token
 from llmsim.plots.memory import memory_levels
-from llmsim.program import blocks
+from llmsim.program.passes import compiler as blocks
 
 TINY = {"layers": 8, "hidden": 1024, "heads": 16, "vocab": 32000, "position": "rope", "tied_embeddings": False}
 

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from llmsim.analysis.recorded import recorded
-from llmsim.program.accounts import account, mean_breakdown
+from llmsim.analysis.played.recorded import recorded
+from llmsim.analysis.played.time_ledger import account, mean_breakdown
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmsim.analysis.columns import map_column
-from llmsim.analysis.recorded import recorded
-from llmsim.program.accounts import account
+from llmsim.analysis.played.recorded import recorded
+from llmsim.analysis.played.time_ledger import account
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,9 +50,7 @@ def pipeline_tasks(trace: "pd.DataFrame") -> "pd.DataFrame":
     recomputed = map_column(trace["phase"], {"recompute": 1}, 0)[rows] == 1
     recompute = np.bincount(codes[recomputed], (end - start)[recomputed], minlength=len(keys))
     example = np.empty(len(keys), dtype=np.int64)
-    example[codes[::-1]] = rows[
-        ::-1
-    ]  # the first row of each task: numpy keeps the last of repeated assignments
+    example[codes[::-1]] = rows[::-1]  # the first row of each task: numpy keeps the last of repeated assignments
     kinds, keep = _fuse(keys, first, last)
     picked = trace[["rank", "ranks", "stage", "chunk", "micro_batch", "iteration"]].iloc[example[keep]]
     tasks = pd.DataFrame(

@@ -1,6 +1,5 @@
 """Intervals of time as arrays: unions of busy periods and how much of each time bin they cover."""
 
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmsim.analysis.intervals import coverage, subtract, union
-from llmsim.analysis.recorded import recorded
-from llmsim.program.accounts import waited_for
-from llmsim.program.precedence import computing_lanes, is_computing
-from llmsim.program.recording import Recording
+from llmsim.analysis.played.recorded import recorded
+from llmsim.analysis.played.recording import Recording
+from llmsim.analysis.played.time_ledger import waited_for
+from llmsim.program.passes.precedence import computing_lanes, is_computing
 
 if TYPE_CHECKING:
     import pandas as pd

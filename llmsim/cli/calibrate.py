@@ -8,7 +8,7 @@ import click
 from llmsim.cli.options import AS_JSON
 
 if TYPE_CHECKING:
-    from llmsim.calibration.result import Calibration
+    from llmsim.evidence.calibration.result import Calibration
 
 
 @click.command()
@@ -47,18 +47,18 @@ def calibrate(
     if not path.exists():
         raise UserError(f"{file}: there is no such file; expected a log of nccl-tests, a .csv or a .yaml")
     if path.suffix in (".yaml", ".yml", ".json"):
-        from llmsim.calibration.iterations import calibrate_iterations
+        from llmsim.evidence.calibration.iterations import calibrate_iterations
 
         with SlowProgress("simulating") as progress:
             found = calibrate_iterations(path, progress)
     elif path.suffix == ".csv":
-        from llmsim.calibration.kernels import calibrate_kernels
+        from llmsim.evidence.calibration.kernels import calibrate_kernels
 
         if gpu is None:
             raise UserError(f"{file}: --gpu is missing; name the GPU that was measured, as --gpu h100-sxm")
         found = calibrate_kernels(path, gpu)
     else:
-        from llmsim.calibration.collectives import calibrate_collectives
+        from llmsim.evidence.calibration.collectives import calibrate_collectives
 
         if topology is None:
             raise UserError(f"{file}: --topology is missing; name what was measured, as --topology dgx-h100")

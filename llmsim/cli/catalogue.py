@@ -36,10 +36,10 @@ def _show(
 @click.argument("words", nargs=-1)
 def models(as_json: bool, words: Sequence[str]) -> None:
     """Models of the catalogue; WORDS keep those whose name or family holds one of them."""
-    from llmsim.catalogue.models import model
-    from llmsim.catalogue.models import models as names
     from llmsim.cli.summary import counted
     from llmsim.model.parameters import parameters
+    from llmsim.model.published import model
+    from llmsim.model.published import models as names
 
     rows = []
     for name in names():
@@ -136,8 +136,8 @@ def scenarios(as_json: bool) -> None:
 @AS_JSON
 def topologies(as_json: bool) -> None:
     """Topologies that `cluster.topology` can name."""
-    from llmsim.cluster.topology import load_topology
-    from llmsim.cluster.topology import topologies as names
+    from llmsim.cluster.reading.load import load_topology
+    from llmsim.cluster.reading.load import topologies as names
 
     rows = []
     for name in names():

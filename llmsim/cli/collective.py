@@ -7,7 +7,7 @@ import click
 from llmsim.cli.options import AS_JSON
 
 if TYPE_CHECKING:
-    from llmsim.collective import CollectiveResult, Communicator
+    from llmsim.standalone.collective import CollectiveResult, Communicator
 
 
 @click.command()
@@ -46,10 +46,10 @@ def collective(
     OP: all_reduce, all_gather, reduce_scatter, broadcast, all_to_all or send_recv.
     """
     from llmsim.cli.console import print_json
-    from llmsim.collective import communicator, sweep_sizes
     from llmsim.collectives import sizes as parse_sizes
     from llmsim.files import PICTURES, TABLES, check_output, write_table
-    from llmsim.scenario.load import parse_override
+    from llmsim.scenario.overrides import parse_override
+    from llmsim.standalone.collective import communicator, sweep_sizes
 
     check_output(plot, PICTURES)
     check_output(trace, TABLES)

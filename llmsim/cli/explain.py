@@ -7,7 +7,7 @@ import click
 from llmsim.cli.options import AS_JSON, SETTINGS, open_scenario
 
 if TYPE_CHECKING:
-    from llmsim.explaining import Explanation
+    from llmsim.studies.explain import Explanation
 
 _MOST = 10  # changes that are shown
 _ON_PATH = {
@@ -36,7 +36,7 @@ _ON_PATH = {
 def explain(scenario: str, settings: tuple[str, ...], as_json: bool) -> None:
     """What bounds SCENARIO (data, compute, memory or communication), its critical path, and the changes that help."""
     from llmsim.cli.console import SlowProgress, print_json
-    from llmsim.explaining import explain as find
+    from llmsim.studies.explain import explain as find
 
     loaded = open_scenario(scenario, settings)
     with SlowProgress(f"what-ifs of {loaded.name}") as progress:

@@ -27,7 +27,7 @@ def export(scenario: str, kind: str, output: str, settings: tuple[str, ...], det
 
     import llmsim
     from llmsim.cli.console import SlowProgress
-    from llmsim.export.chrome import chrome_trace
+    from llmsim.formats.chrome import chrome_trace
 
     with SlowProgress(loaded.name) as progress:
         result = llmsim.simulate(loaded, progress=progress)

@@ -8,8 +8,8 @@ import click
 from llmsim.cli.options import AS_JSON, DETAIL, SETTINGS, open_scenario
 
 if TYPE_CHECKING:
-    from llmsim.fitting import Remedy
     from llmsim.scenario import Scenario
+    from llmsim.studies.remedies import Remedy
 
 _MOMENT = 1500  # passes, of which some ten simulations take a second or two
 
@@ -82,7 +82,7 @@ def _passes(metrics: dict[str, Any]) -> int:
 
 def _remedies(scenario: "Scenario") -> "list[Remedy]":
     from llmsim.cli.console import SlowProgress
-    from llmsim.fitting import remedies
+    from llmsim.studies.remedies import remedies
 
     with SlowProgress("what would make it fit") as progress:
         return remedies(scenario, progress=progress)

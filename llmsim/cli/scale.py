@@ -30,8 +30,8 @@ def scale(
 
     from llmsim.cli.console import SlowProgress, print_json, print_table
     from llmsim.files import PICTURES, check_output
-    from llmsim.sweeping.scale import MODES, verdict
-    from llmsim.sweeping.scale import scale as run_scale
+    from llmsim.studies.sweep.scale import MODES, verdict
+    from llmsim.studies.sweep.scale import scale as run_scale
     from llmsim.units import format_seconds
 
     check_output(plot, PICTURES)

@@ -10,7 +10,7 @@ from llmsim.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from llmsim.schedule import ScheduleResult
+    from llmsim.standalone.pipeline import ScheduleResult
 
 
 class Numbers(click.ParamType):
@@ -133,8 +133,8 @@ def _print_one(result: "ScheduleResult") -> None:
 
 def _several(names: list[str], asked: dict[str, Any]) -> None:
     from llmsim.cli.console import print_json
-    from llmsim.compare import compare_schedules
     from llmsim.files import PICTURES, check_output
+    from llmsim.standalone.compare_pipelines import compare_schedules
 
     for key in ("trace", "table", "overlap"):
         if asked[key] is not None:
@@ -158,7 +158,7 @@ def _several(names: list[str], asked: dict[str, Any]) -> None:
 def _plot_several(table: "pd.DataFrame", times: dict[str, Any], asked: dict[str, Any]) -> None:
     """One size: timelines on one axis; several sizes: the bubble as curves."""
     from llmsim import plots
-    from llmsim.compare import simulate_share
+    from llmsim.standalone.compare_pipelines import simulate_share
 
     played = table[table["error"] == ""]
     if len(table[["stages", "micro_batches"]].drop_duplicates()) > 1 or isinstance(asked["chunks"], list):

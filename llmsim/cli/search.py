@@ -11,7 +11,7 @@ from llmsim.cli.options import AS_JSON, SETTINGS, open_scenario
 
 if TYPE_CHECKING:
     from llmsim.scenario import Scenario
-    from llmsim.searching import Found, Layout
+    from llmsim.studies.search import Found, Layout
 
 
 @click.command()
@@ -41,8 +41,8 @@ def search(
     """Rank the layouts of SCENARIO's model on its cluster with its global batch. Ctrl-C ends with the best so far."""
     from llmsim.cli.console import SlowProgress, print_json, warn
     from llmsim.files import PICTURES, TABLES, check_output, write_table
-    from llmsim.scenario.load import parse_override
-    from llmsim.searching import search as find
+    from llmsim.scenario.overrides import parse_override
+    from llmsim.studies.search import search as find
 
     check_output(plot, PICTURES)
     check_output(table, TABLES)

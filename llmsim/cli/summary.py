@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from llmsim.fitting import Remedy
     from llmsim.scenario import Scenario
+    from llmsim.studies.remedies import Remedy
 
 _BAR = 40  # characters of the longest bar
 _PARTS = {

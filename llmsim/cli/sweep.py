@@ -25,8 +25,8 @@ def sweep(
 ) -> None:
     """Simulate every point of SWEEP.yaml; finished runs are kept in OUT.journal until all are done."""
     from llmsim.cli.console import SlowProgress, print_json, warn
-    from llmsim.sweeping import sweep as run_sweep
-    from llmsim.sweeping.file import load_sweep
+    from llmsim.studies.sweep import sweep as run_sweep
+    from llmsim.studies.sweep.file import load_sweep
 
     loaded = load_sweep(sweep_file)
     try:

@@ -26,9 +26,9 @@ def topology(
     """What TOPOLOGY (a name or a file) holds at this size: devices, links, bisection bandwidth, diameter."""
     from llmsim.cli.console import print_json
     from llmsim.cluster.describe import describe
-    from llmsim.cluster.topology import load_topology
+    from llmsim.cluster.reading.load import load_topology
     from llmsim.files import PICTURES, check_output
-    from llmsim.scenario.load import parse_override
+    from llmsim.scenario.overrides import parse_override
 
     check_output(plot, PICTURES)
     found = load_topology(name, dict(parse_override(text) for text in settings))

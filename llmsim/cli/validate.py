@@ -44,7 +44,7 @@ def validate(
 ) -> None:
     """Simulate published training runs and compare iteration times; kernels and collectives likewise."""
     if row_id:
-        from llmsim.validation.rows import scenario_text
+        from llmsim.evidence.validation.rows import scenario_text
 
         click.echo(scenario_text(row_id), nl=False)
         return
@@ -59,15 +59,15 @@ def validate(
     document: dict[str, Any] = {}
     rows = _table(table, name) if table else None
     if rows is None and name in (None, "kernels"):
-        from llmsim.validation.groups import kernel_errors
+        from llmsim.evidence.validation.groups import kernel_errors
 
         document["kernels"] = kernel_errors()
     if rows is None and name in (None, "collectives"):
-        from llmsim.validation.groups import collective_errors
+        from llmsim.evidence.validation.groups import collective_errors
 
         document["collectives"] = collective_errors()
     if rows is None and (name == "collectives" or (name is None and cross)):
-        from llmsim.validation.groups import collective_transfer
+        from llmsim.evidence.validation.groups import collective_transfer
 
         document["collectives_left_out"] = collective_transfer(workers)
     frame = None
@@ -75,7 +75,7 @@ def validate(
         frame = _training(name, workers, rows)
         document |= _documents(frame, name)
     if cross:
-        from llmsim.validation.cross import cross_validation
+        from llmsim.evidence.validation.cross import cross_validation
 
         document["cross_validation"] = cross_validation(frame)
     if frame is not None and plot:
@@ -84,7 +84,7 @@ def validate(
 
         save_figure(plot_validation(frame), plot)
     if report and frame is not None:
-        from llmsim.validation.report import write_report
+        from llmsim.evidence.validation.report import write_report
 
         write_report(report, frame)
     if as_json:
@@ -97,7 +97,7 @@ def validate(
 
 def _table(path: str, name: str | None) -> list[dict[str, str]]:
     from llmsim.errors import UserError
-    from llmsim.validation.table import read_table
+    from llmsim.evidence.validation.table import read_table
 
     if name:
         raise UserError(f"--set {name} chooses among the shipped runs; leave it out with --table")
@@ -111,8 +111,8 @@ def _table(path: str, name: str | None) -> list[dict[str, str]]:
 
 def _training(name: str | None, workers: int, rows: list[dict[str, str]] | None = None) -> "pd.DataFrame":
     from llmsim.cli.console import SlowProgress
-    from llmsim.validation.memory import memory_rows
-    from llmsim.validation.run import validate as run
+    from llmsim.evidence.validation.memory import memory_rows
+    from llmsim.evidence.validation.run import validate as run
 
     with SlowProgress("published runs") as progress:
         if rows is not None:
@@ -124,7 +124,7 @@ def _training(name: str | None, workers: int, rows: list[dict[str, str]] | None 
 
 def _documents(frame: "pd.DataFrame", name: str | None) -> dict[str, Any]:
     """Times unless only memory was asked for, and memory where there are measurements of it."""
-    from llmsim.validation.memory import memory_summary
+    from llmsim.evidence.validation.memory import memory_summary
 
     memory = memory_summary(frame)
     if name == "memory":
@@ -133,7 +133,7 @@ def _documents(frame: "pd.DataFrame", name: str | None) -> dict[str, Any]:
 
 
 def _records(frame: "pd.DataFrame") -> dict[str, Any]:
-    from llmsim.validation.summary import not_simulated, summary, totals
+    from llmsim.evidence.validation.summary import not_simulated, summary, totals
 
     def plain(table: "pd.DataFrame") -> list[dict]:
         return table.astype(object).where(table.notna(), None).to_dict("records")
@@ -149,7 +149,7 @@ def _records(frame: "pd.DataFrame") -> dict[str, Any]:
 
 def _print(document: dict[str, Any], frame: "pd.DataFrame | None", count: int) -> None:
     from llmsim.cli.console import print_table
-    from llmsim.validation.summary import percent
+    from llmsim.evidence.validation.summary import percent
 
     figures = ["n", "median", "p90", "worst", "bias"]
 
@@ -176,7 +176,7 @@ def _print(document: dict[str, Any], frame: "pd.DataFrame | None", count: int) -
         print_table(title, ["by", "", *figures], rows, left=2)
     if frame is None or "training" not in document:
         return
-    from llmsim.validation.summary import not_simulated, worst
+    from llmsim.evidence.validation.summary import not_simulated, worst
 
     training = document["training"]
     lines = [row for row in training["summary"] if row["gpu"]]
@@ -205,13 +205,13 @@ def _print(document: dict[str, Any], frame: "pd.DataFrame | None", count: int) -
 
 
 def _times(run: Any) -> list[str | None]:
-    from llmsim.validation.summary import percent
+    from llmsim.evidence.validation.summary import percent
 
     return [f"{run.measured:.4g} s", f"{run.simulated:.4g} s", percent(run.error, True)]
 
 
 def _shown(row: dict) -> list[str | None]:
-    from llmsim.validation.summary import percent
+    from llmsim.evidence.validation.summary import percent
 
     medians = [percent(row["unfitted_median"]), percent(row["median"]), percent(row["bias"], True)]
     return [*medians, *(f"× {row[key]:.2f}" for key in ("computing", "communication"))]

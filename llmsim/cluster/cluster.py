@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llmsim.cluster.clos import Clos, clos_of
+from llmsim.cluster.fabrics.clos import Clos, clos_of
 from llmsim.cluster.links import Edge, Links, Routes, routes_from_table, routes_of_split_flows
 from llmsim.cluster.node import NodeTemplate, check_local, nic_of, node_template
 from llmsim.cluster.topology import MOST_GPUS, Topology
@@ -29,7 +29,7 @@ class Cluster:
 
     def __new__(cls, topology: Topology, *args: object, **options: object) -> "Cluster":
         if topology.graph and cls is Cluster:
-            from llmsim.cluster.imported import GraphCluster
+            from llmsim.cluster.graph_cluster import GraphCluster
 
             cls = GraphCluster
         return super().__new__(cls)
@@ -68,7 +68,7 @@ class Cluster:
 
     def _make_fabric(self) -> Clos:
         if self.topology.network.kind in ("torus", "dragonfly"):
-            from llmsim.cluster.switches import switches_of
+            from llmsim.cluster.fabrics.irregular import switches_of
 
             return switches_of(self.topology, self.nodes)
         return clos_of(self.topology, self.nodes)

@@ -4,8 +4,8 @@ from collections import Counter
 
 import numpy as np
 
-from llmsim.cluster.clos import Clos
 from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.fabrics.clos import Clos
 from llmsim.cluster.links import KINDS
 from llmsim.cluster.topology import Topology
 
@@ -44,7 +44,7 @@ def describe(topology: Topology, nodes: int, gpus_per_node: int | None = None) -
 
 def _counts(cluster: Cluster) -> dict[str, int]:
     if cluster.topology.graph:
-        from llmsim.cluster.imported import graph_from_file
+        from llmsim.cluster.reading.graph_topology import graph_from_file
 
         graph = graph_from_file(cluster.topology.graph)
         return dict(Counter(kind for _, kind in graph.nodes(data="kind")))
@@ -126,7 +126,7 @@ def _cut(cluster: Cluster, half: int) -> float:
 
 
 def _graph_cut(cluster: Cluster) -> float:
-    from llmsim.cluster.imported import gpus_by_node, graph_from_file
+    from llmsim.cluster.reading.graph_topology import gpus_by_node, graph_from_file
 
     graph = graph_from_file(cluster.topology.graph)
     nodes = gpus_by_node(graph, str(cluster.topology.graph))[: cluster.nodes]

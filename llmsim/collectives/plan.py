@@ -55,9 +55,7 @@ def plan_dispatch(size: float, group: Group, copies: int, nodes: int) -> Collect
     return CollectivePlan("all_to_all", "deduplicated", "Simple", sms, size, group.ranks, phases)
 
 
-def _point_to_point(
-    operation: str, size: float, group: Group, algorithm: str, protocol: str
-) -> list[tuple[str, str]]:
+def _point_to_point(operation: str, size: float, group: Group, algorithm: str, protocol: str) -> list[tuple[str, str]]:
     able = [name for name, a in ALGORITHMS.items() if operation in a.operations]
     name = able[0] if algorithm == "auto" else algorithm
     message = size / group.ranks if operation == "all_to_all" else size

@@ -1,0 +1,1 @@
+"""What a kernel costs on a GPU: matrix products, attention, memory-bound kernels."""

@@ -86,3 +86,15 @@ def _with_traits(constants: KernelConstants, traits: KernelTraits) -> KernelCons
         ),
         memory=replace(memory, hbm=memory.hbm * traits.memory, elementwise=memory.elementwise * traits.memory),
     )
+
+
+def scaled(constants: KernelConstants, factors: dict[str, float], precision: str | None = None) -> KernelConstants:
+    """The constants with some multiplied; `precision` limits the math rates to one (None = all)."""
+    issue, power = factors.get("issue", 1.0), factors.get("power", 1.0)
+    gemm = replace(
+        constants.gemm,
+        issue={p: v * (issue if precision in (None, p) else 1.0) for p, v in constants.gemm.issue.items()},
+        power={p: v * (power if precision in (None, p) else 1.0) for p, v in constants.gemm.power.items()},
+    )
+    memory = replace(constants.memory, hbm=constants.memory.hbm * factors.get("hbm", 1.0))
+    return replace(constants, gemm=gemm, memory=memory, launch=constants.launch * factors.get("launch", 1.0))

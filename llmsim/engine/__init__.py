@@ -1,0 +1,1 @@
+"""Time: lanes of ops on shared resources, played on simpy. Knows nothing of transformers."""

@@ -9,7 +9,7 @@ import simpy
 from llmsim.engine.plan import Lane, Part
 
 if TYPE_CHECKING:
-    from llmsim.engine.player import Stage
+    from llmsim.engine.state import Stage
 
 NEVER = float("inf")
 

@@ -23,8 +23,8 @@ from llmsim.model.architecture import Architecture
 from llmsim.model.moe import routing
 from llmsim.model.projector import projector_activation_bytes, token_shard
 from llmsim.model.shard import Shard
-from llmsim.program.fsdp import Sharding
-from llmsim.program.gradients import Shares
+from llmsim.program.stages.fsdp import Sharding
+from llmsim.program.stages.shares import Shares
 
 _WEIGHT_INPUT = ("_input", "token_ids")
 _NOT_OF_WEIGHTS = ("norm_input", "norm1_input", "norm2_input", "activation_input", "combine_input", "layer_input")

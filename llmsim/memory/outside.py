@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from llmsim.memory.states import States
-from llmsim.program.build import Program
+from llmsim.program.program import Program
 from llmsim.scenario import Scenario
 
 PLACES = ("cpu", "nvme")

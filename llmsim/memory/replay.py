@@ -11,7 +11,7 @@ import numpy as np
 from llmsim.engine.player import Played
 from llmsim.memory.stages import StageMemory
 from llmsim.parallel.schedules.order import Schedule
-from llmsim.program.build import Program
+from llmsim.program.program import Program
 
 DYNAMIC = ("activations", "temporary", "gradients")
 _FORWARD, _BACKWARD, _WEIGHT = 0, 1, 2

@@ -14,10 +14,11 @@ from llmsim.memory.footprint import (
 )
 from llmsim.memory.states import Keeping
 from llmsim.model.shard import Shard
-from llmsim.program.build import Builder, Program
-from llmsim.program.gradients import DTYPE_BYTES, Shares
-from llmsim.program.parts import StagePart
+from llmsim.program.build import Builder
 from llmsim.program.physics import physics_of
+from llmsim.program.program import Program
+from llmsim.program.stages.parts import StagePart
+from llmsim.program.stages.shares import DTYPE_BYTES, Shares
 from llmsim.scenario import Scenario
 
 _EDGE = {"embedding": embedding_part, "head": head_part, "projector": projector_part, "mtp": mtp_part}

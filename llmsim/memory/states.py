@@ -7,7 +7,7 @@ weights and gradients and Adam, 16Ψ without sharding, 4Ψ + 12Ψ/N (stage 1), 2
 from dataclasses import dataclass
 
 from llmsim.catalogue.memory_constants import memory_constants
-from llmsim.program.gradients import Shares
+from llmsim.program.stages.shares import Shares
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from llmsim.memory.outside import Store, stores
 from llmsim.memory.replay import DYNAMIC, Curve, Replay, curve, most_moved
 from llmsim.memory.stages import StageMemory, stage_memory
 from llmsim.memory.states import States
-from llmsim.program.build import Program
-from llmsim.program.gradients import Shares
+from llmsim.program.program import Program
+from llmsim.program.stages.shares import Shares
 from llmsim.scenario import Scenario
 
 if TYPE_CHECKING:

@@ -169,9 +169,7 @@ class Architecture:
     gated_mlp: bool = False  # SwiGLU/GeGLU: three matrices
     tied_embeddings: bool = True
     position: Position = "learned"
-    max_positions: int = (
-        0  # rows of the learned table, or the longest trained context; 0: the sequence length at use
-    )
+    max_positions: int = 0  # rows of the learned table, or the longest trained context; 0: the sequence length at use
     norm: Norm = "layernorm"
     norms_per_layer: int = 2  # 1: parallel block with a common norm; 4: pre and post norms (Gemma 2)
     norm_bias: bool | None = None  # None: LayerNorm yes, RMSNorm no
@@ -292,8 +290,7 @@ class Architecture:
         if moe is None:
             return ("dense",) * self.layers
         return tuple(
-            "moe" if i >= moe.first_dense and (i + 1) % moe.every == 0 else "dense"
-            for i in range(self.layers)
+            "moe" if i >= moe.first_dense and (i + 1) % moe.every == 0 else "dense" for i in range(self.layers)
         )
 
     def layer_kinds(self) -> tuple[LayerKind, ...]:

@@ -37,9 +37,7 @@ def attention_core(arch: Architecture, shard: Shard, window: int) -> Core:
         positions = keys = shard.seq_len
     elif shard.cp > 1 and shard.cp_kind == "all_gather":
         keys = shard.seq_len
-    return Core(
-        ceil(heads), ceil(kv_heads), ceil(positions), ceil(keys), arch.qk_head_dim, arch.v_head_dim, window
-    )
+    return Core(ceil(heads), ceil(kv_heads), ceil(positions), ceil(keys), arch.qk_head_dim, arch.v_head_dim, window)
 
 
 def attention_chain(arch: Architecture, shard: Shard, window: int, exchanged: bool = True) -> list[Operator]:

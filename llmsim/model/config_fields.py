@@ -54,6 +54,4 @@ class ConfigFields:
         return ConfigFields(fields, self.file, self.kind)
 
     def refuse(self, field: str, accepted: str) -> ModelError:
-        return ModelError(
-            f"{self.file}: {field} = {self.fields[field]!r} is not supported; expected {accepted}"
-        )
+        return ModelError(f"{self.file}: {field} = {self.fields[field]!r} is not supported; expected {accepted}")

@@ -35,15 +35,7 @@ class FlopLedger:
     @property
     def layers(self) -> float:
         """All but the logits: what full recomputation repeats."""
-        return (
-            self.projections
-            + self.scores
-            + self.mlp
-            + self.experts
-            + self.shared_experts
-            + self.mtp
-            + self.encoder
-        )
+        return self.projections + self.scores + self.mlp + self.experts + self.shared_experts + self.mtp + self.encoder
 
     @property
     def forward(self) -> float:

@@ -32,7 +32,7 @@ def load_config(path: str | Path) -> Architecture:
 
 def _no_such(path: str | Path) -> str:
     """A hub name such as meta-llama/Llama-3.1-8B looks like a path; nothing is downloaded."""
-    from llmsim.catalogue.models import models
+    from llmsim.model.published import models
 
     hint = nearest(Path(path).name.removesuffix(".json").lower(), models())
     return f"there is no file {str(path)!r}; expected the path of a config.json, or a name from `llmsim models`{hint}"
@@ -45,9 +45,7 @@ def architecture_from_config(fields: Mapping[str, Any], name: str, file: str = "
         raise ModelError(f"{file}: has no model_type; expected one of {', '.join(READERS)}")
     if kind not in READERS:
         hint = nearest(kind, READERS)
-        raise ModelError(
-            f"{file}: model_type {kind!r} is not supported; expected one of {', '.join(READERS)}{hint}"
-        )
+        raise ModelError(f"{file}: model_type {kind!r} is not supported; expected one of {', '.join(READERS)}{hint}")
     mapping = READERS[kind](ConfigFields(fields, file, kind))
     try:
         return architecture_from_mapping(mapping, name)

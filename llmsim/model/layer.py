@@ -39,9 +39,7 @@ __all__ = [
 _READ_NORM = ("qkv", "q", "q_down", "kv_down", "fc1", "shared_fc1")
 
 
-def layer_steps(
-    arch: Architecture, shard: Shard, kind: LayerKind = "dense", window: int | None = None
-) -> LayerSteps:
+def layer_steps(arch: Architecture, shard: Shard, kind: LayerKind = "dense", window: int | None = None) -> LayerSteps:
     """What one layer does on one rank for one micro-batch.
 
     `window`: keys a query may see (`arch.layer_windows()` has it for each layer); None is the first layer's.
@@ -59,9 +57,7 @@ def _chain(arch: Architecture, shard: Shard, kind: LayerKind, window: int) -> li
     ]
 
 
-def _sublayer(
-    arch: Architecture, shard: Shard, number: str, inner: list[Operator], bias: bool
-) -> list[Operator]:
+def _sublayer(arch: Architecture, shard: Shard, number: str, inner: list[Operator], bias: bool) -> list[Operator]:
     """Norm, the sublayer, bias-dropout-residual; Gemma's form norms the output too."""
     rows, h = shard.local_tokens, arch.hidden
     after = [_norm(arch, shard, f"post_norm{number}")] if arch.norms_per_layer >= 4 else []

@@ -44,9 +44,7 @@ def _build(kind: type, mapping: Mapping[str, Any], prefix: str) -> Any:
     required = (field.name for field in accepted.values() if field.default is MISSING)
     missing = [prefix + key for key in required if key not in values]
     if missing:
-        raise ModelError(
-            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} required but not given"
-        )
+        raise ModelError(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} required but not given")
     try:
         return kind(**values)
     except ModelError as error:
@@ -74,9 +72,7 @@ def _scalar(key: str, value: object, kind: str) -> object:
         except UnitError:
             raise ModelError(f"{key}: {value!r} is not a whole number") from None
         if value < 1 and key in _AT_USE:
-            raise ModelError(
-                f"{key}: {value} is too small; expected an integer of at least 1, or null for the default"
-            )
+            raise ModelError(f"{key}: {value} is too small; expected an integer of at least 1, or null for the default")
     elif "float" in kind:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ModelError(f"{key}: {value!r} is not a number")

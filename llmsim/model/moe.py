@@ -79,9 +79,7 @@ def moe_chain(arch: Architecture, shard: Shard) -> list[Operator]:
         elementwise("route", routed, MemoryBound(scores, _ROUTER_GRAD_KERNELS)),
     ]
     if moe.shared_ffn_hidden:
-        chain += mlp_chain(
-            arch, shard, moe.shared_ffn_hidden, "shared_", entry=not replicated, leave=not replicated
-        )
+        chain += mlp_chain(arch, shard, moe.shared_ffn_hidden, "shared_", entry=not replicated, leave=not replicated)
         chain.append(elementwise("shared_sum", traffic.gradient_sum(shard, r.rows, h), None))
     experts = _experts(arch, shard, r)
     there, back = _dispatch(arch, shard, r), list(reversed(_dispatch(arch, shard, r, back=True)))

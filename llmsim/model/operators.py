@@ -182,9 +182,7 @@ class Linear:
             return
         head, joined = steps.head, []
         if before:
-            joined.append(
-                steps.add(f"{name}_{before.operation}", before, phase, before.group, head, side=True)
-            )
+            joined.append(steps.add(f"{name}_{before.operation}", before, phase, before.group, head, side=True))
         tail = None
         if after:
             # The last chunk of the output exists only when the GEMM ends: 1/tp of the collective stays exposed.

@@ -15,9 +15,7 @@ from llmsim.model.architecture import Architecture, LayerKind
 class LayerParameters:
     """Parameters of one layer, by what shards them; whole layer, not yet divided by any group size."""
 
-    attention_sharded: (
-        int  # split by TP: q, k, v (or MLA up) projections with their biases, output projection
-    )
+    attention_sharded: int  # split by TP: q, k, v (or MLA up) projections with their biases, output projection
     mlp_sharded: int  # split by TP: the dense MLP, or the shared expert of an MoE layer
     experts: int  # split by EP (and expert TP): all experts together
     router: int  # replicated: router weights, its biases, the shared expert's gate
@@ -41,12 +39,7 @@ class LayerParameters:
         """
         kv_share = max(1 / tp, 1 / kv_heads) if kv_heads else 1 / tp
         q_and_output = self.attention_sharded - self.kv_sharded
-        dense = (
-            (q_and_output + self.mlp_sharded) / tp
-            + self.kv_sharded * kv_share
-            + self.router
-            + self.replicated
-        )
+        dense = (q_and_output + self.mlp_sharded) / tp + self.kv_sharded * kv_share + self.router + self.replicated
         return dense, self.experts / (ep * expert_tp)
 
 
@@ -168,9 +161,7 @@ def position_rows(arch: Architecture, max_positions: int | None = None) -> int:
 
 def embedding_parameters(arch: Architecture, max_positions: int | None = None) -> EdgeParameters:
     """Token or patch embedding, learned positions (`max_positions`: the sequence length) and BLOOM's embedding norm."""
-    replicated = (
-        position_rows(arch, max_positions) * arch.hidden + norm_parameters(arch) * arch.embedding_norm
-    )
+    replicated = position_rows(arch, max_positions) * arch.hidden + norm_parameters(arch) * arch.embedding_norm
     if arch.patch_inputs:
         replicated += arch.patch_inputs * arch.hidden + arch.hidden * (arch.patch_bias + arch.class_token)
     return EdgeParameters(arch.vocab * arch.hidden, replicated)

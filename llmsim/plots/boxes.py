@@ -25,12 +25,8 @@ class Row:
     ranks: int
     stage: int
     bubble: float
-    window: tuple[
-        tuple[float, float], ...
-    ]  # first to last pipeline op of each iteration, the same for all rows
-    comm: tuple[
-        np.ndarray, np.ndarray
-    ]  # (start, end) of this rank's communication between its first and last task
+    window: tuple[tuple[float, float], ...]  # first to last pipeline op of each iteration, the same for all rows
+    comm: tuple[np.ndarray, np.ndarray]  # (start, end) of this rank's communication between its first and last task
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +50,7 @@ class Timeline:
         return float(np.mean([row.bubble for row in self.rows])) if self.rows else 0.0
 
 
-def lay_out(
-    trace: "pd.DataFrame", ranks: Ranks = None, time_range: tuple[float, float] | None = None
-) -> Timeline:
+def lay_out(trace: "pd.DataFrame", ranks: Ranks = None, time_range: tuple[float, float] | None = None) -> Timeline:
     """Rows and boxes of a trace.
 
     `ranks`: None shows one row a stage (the representative that stands for most ranks), "all" every representative,
@@ -89,9 +83,7 @@ def _choose_ranks(trace: "pd.DataFrame", ranks: Ranks) -> "pd.DataFrame":
     """`rank, ranks, stage` of the rows to show, sorted by stage and rank."""
     present = trace.drop_duplicates("rank")[["rank", "ranks", "stage"]].sort_values(["stage", "rank"])
     if ranks is None:
-        return present.sort_values(["stage", "ranks", "rank"], ascending=[True, False, True]).drop_duplicates(
-            "stage"
-        )
+        return present.sort_values(["stage", "ranks", "rank"], ascending=[True, False, True]).drop_duplicates("stage")
     if isinstance(ranks, str) and ranks == "all":
         return present
     wanted = [int(rank) for rank in ranks]
@@ -129,9 +121,7 @@ def _halves(tasks: "pd.DataFrame") -> np.ndarray:
     for own in tasks.groupby(["iteration", "rank"]).indices.values():
         own = own[np.argsort(start[own], kind="stable")]
         reach = np.maximum.accumulate(end[own])
-        late = (
-            np.flatnonzero(start[own][1:] < reach[:-1] - tolerance) + 1
-        )  # begins before an earlier one ended
+        late = np.flatnonzero(start[own][1:] < reach[:-1] - tolerance) + 1  # begins before an earlier one ended
         together = np.zeros(len(own), dtype=bool)
         together[late] = True
         together[:-1] |= start[own][1:] < end[own][:-1] - tolerance
@@ -158,9 +148,7 @@ def _beside(
         talk = union(start[own], end[own])
         own = (row == index) & (what == 2)
         step = union(start[own], end[own])
-        inside = (
-            spans.loc[[index]].to_numpy() if index in spans.index.get_level_values(0) else np.zeros((0, 2))
-        )
+        inside = spans.loc[[index]].to_numpy() if index in spans.index.get_level_values(0) else np.zeros((0, 2))
         exposed = subtract(*subtract(*talk, *union(inside[:, 0], inside[:, 1])), *step)
         comm.append(subtract(*talk, *exposed))
         tail += [(index, a, b, "communication") for a, b in zip(*exposed)]

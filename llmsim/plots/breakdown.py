@@ -76,13 +76,9 @@ def plot_breakdown(
     axes.tick_params(axis="y", length=0, labelsize=10)
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xlim(0, 1.09 * reach if reach > 0 else 1.0)
-    axes.set_xlabel(
-        "share of the iteration (%)" if relative else f"time per iteration ({unit}), mean over ranks"
-    )
+    axes.set_xlabel("share of the iteration (%)" if relative else f"time per iteration ({unit}), mean over ranks")
     columns = 2 if len(bars) == 1 else min(4, len(known))
-    figure.legend(
-        loc="outside lower left", ncols=max(1, columns), frameon=False, fontsize=10, columnspacing=2.0
-    )
+    figure.legend(loc="outside lower left", ncols=max(1, columns), frameon=False, fontsize=10, columnspacing=2.0)
     title = title if title is not None else "Where the time of one iteration goes"
     figure.suptitle(title, fontsize=13, color=INK, x=0.01, ha="left")
     return figure
@@ -100,9 +96,7 @@ def _bars(metrics: Mapping | Sequence[Mapping]) -> list[tuple[str, dict[str, flo
     for name, own in named:
         if not isinstance(own, Mapping) or not own.get("time_breakdown"):
             raise UserError(f"the metrics of {name!r} have no time_breakdown; give result.metrics")
-    return [
-        (name, {part: float(value) for part, value in own["time_breakdown"].items()}) for name, own in named
-    ]
+    return [(name, {part: float(value) for part, value in own["time_breakdown"].items()}) for name, own in named]
 
 
 def _label(axes: object, x: float, y: float, text: str, colour: str) -> None:

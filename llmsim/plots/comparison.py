@@ -42,9 +42,7 @@ def plot_schedule_comparison(
     best = min(t.end - t.start for t in timelines.values())
     guides = []
     for axes, (name, timeline) in zip(panels, timelines.items()):
-        guides.append(
-            draw_timeline(axes, timeline, pitch=pitch, width=_WIDTH - 1.8, arrows=arrows, span=span)
-        )
+        guides.append(draw_timeline(axes, timeline, pitch=pitch, width=_WIDTH - 1.8, arrows=arrows, span=span))
         seconds = timeline.end - timeline.start
         slower = f" ({seconds / best - 1:+.1%})" if seconds > best * (1 + 1e-9) else " (shortest)"
         note = f"{seconds / scale:.4g} {unit}{slower if len(timelines) > 1 else ''}, bubble {timeline.bubble:.1%}"

@@ -46,9 +46,7 @@ def plot_bubble_curves(
     if x is None:
         varying = [column for column in known if table[column].nunique() > 1]
         if not varying:
-            raise UserError(
-                "no column to plot the bubble against; give one of micro_batches, stages, chunks as x"
-            )
+            raise UserError("no column to plot the bubble against; give one of micro_batches, stages, chunks as x")
         x = max(varying, key=lambda column: table[column].nunique())
     _need(table, x)
     lines = list(_series(table, series, x, [*known, "schedule"]))
@@ -59,13 +57,9 @@ def plot_bubble_curves(
         _line(axes, own[x], 100 * own[y], index, label)
     _number_axis(axes, np.unique(table[x].to_numpy(float)))
     axes.set_xlabel(known.get(x, x), color=INK)
-    axes.set_ylabel(
-        "bubble over busy time (%)" if "over" in y else "bubble (% of the pipeline's span)", color=INK
-    )
+    axes.set_ylabel("bubble over busy time (%)" if "over" in y else "bubble (% of the pipeline's span)", color=INK)
     axes.set_ylim(bottom=0)
-    _finish(
-        axes, title if title is not None else f"Pipeline bubble against {known.get(x, x)}", len(lines) > 1
-    )
+    _finish(axes, title if title is not None else f"Pipeline bubble against {known.get(x, x)}", len(lines) > 1)
     return figure
 
 
@@ -176,9 +170,7 @@ def plot_collective(
 def _need(table: "pd.DataFrame", column: str) -> None:
     if column not in table:
         known = ", ".join(str(name) for name in table.columns) or "none"
-        raise UserError(
-            f"the table has no column {column!r}{nearest(column, map(str, table.columns))}; it has {known}"
-        )
+        raise UserError(f"the table has no column {column!r}{nearest(column, map(str, table.columns))}; it has {known}")
 
 
 def _series(

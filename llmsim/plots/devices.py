@@ -42,9 +42,7 @@ def shown(count: int, most: int) -> list[int | None]:
     return [*range(most - 3), None, count - 2, count - 1]
 
 
-def box(
-    axes: "Axes", x: float, y: float, label: str, kind: str, width: float, height: float, size: float = 8
-) -> None:
+def box(axes: "Axes", x: float, y: float, label: str, kind: str, width: float, height: float, size: float = 8) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     fill, ink = LOOK.get(kind, ("#EEEEEE", INK))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmsim.cluster.clos import Clos
 from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.fabrics.clos import Clos
 from llmsim.cluster.topology import Topology
 from llmsim.plots.devices import bare, box, gap, lines, note, shown
 from llmsim.units import format_rate
@@ -139,9 +139,7 @@ def _draw_routers(axes: "Axes", cluster: Cluster) -> None:
         texts[edge.kind] = f"{edge.kind} links {format_rate(edge.bandwidth)} each way"
     for i, (x, y) in place.items():
         box(axes, x, y, str(i), "leaf", 0.42, 0.34, 7)
-    kinds = [
-        f"{cluster.fabric.leaves} routers, {network.leaf_nodes} node{'s'[: network.leaf_nodes > 1]} on each"
-    ]
+    kinds = [f"{cluster.fabric.leaves} routers, {network.leaf_nodes} node{'s'[: network.leaf_nodes > 1]} on each"]
     kinds += [texts[kind] for kind in sorted(texts)]
     kinds.append(f"NIC links {format_rate(topology.port_bandwidth)} each way")
     if network.kind == "torus":
@@ -168,9 +166,7 @@ def _torus(shape: tuple[int, ...]) -> tuple[dict[int, tuple[float, float]], str]
         place[(p * rows + r) * columns + c] = (p * (min(columns, 8) + 1.6) + c, float(min(rows, 8) - 1 - r))
     hidden = math.prod(shape) - len(place)
     planes_text = "planes are joined router by router" if planes > 1 else ""
-    return place, "\n".join(
-        filter(None, [planes_text, f"{hidden:,} more routers not drawn" if hidden else ""])
-    )
+    return place, "\n".join(filter(None, [planes_text, f"{hidden:,} more routers not drawn" if hidden else ""]))
 
 
 def _groups(cluster: Cluster) -> tuple[dict[int, tuple[float, float]], str]:
@@ -196,7 +192,7 @@ ROWS = ("nvswitch", "gpu", "pcie", "cpu", "memory", "nvme", "nic", "leaf", "spin
 
 def draw_graph(axes: "Axes", topology: Topology) -> None:
     """Devices of a user's graph in rows by kind, at most 24 of each."""
-    from llmsim.cluster.imported import graph_from_file
+    from llmsim.cluster.reading.graph_topology import graph_from_file
 
     graph = graph_from_file(topology.graph)
     by_kind = {kind: [n for n, d in graph.nodes(data=True) if d["kind"] == kind] for kind in ROWS}

@@ -45,9 +45,7 @@ def timeline_html(
 
         title = default_title(timeline)
     # "<" never stands bare in the data, so no name in it can end the script element.
-    data = json.dumps(_document(trace, timeline), separators=(",", ":"), allow_nan=False).replace(
-        "<", "\\u003c"
-    )
+    data = json.dumps(_document(trace, timeline), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     here = files("llmsim.plots")
     fields = {
         "title": html.escape(title),
@@ -109,16 +107,12 @@ def _boxes(timeline: Timeline) -> tuple[list[dict], dict[str, list]]:
     looks = []
     for what, chunk in kinds:
         rgb = shade(COLOURS[what], chunk, timeline.chunks)
-        looks.append(
-            {"name": _NAMES[what], "colour": _hex(rgb), "ink": ink_on(rgb), "quiet": what == "recompute"}
-        )
+        looks.append({"name": _NAMES[what], "colour": _hex(rgb), "ink": ink_on(rgb), "quiet": what == "recompute"})
     columns = {name: table[name].tolist() for name in ("row", "start", "end", "micro_batch", "chunk", "half")}
     # What hovering tells of a backward with recomputation: its true span, not that of the part under the pointer.
     columns["whole"] = {}
     if len(again):
-        spans = dict(
-            zip(again["task"], again[["start", "end", "recompute_s"]].itertuples(index=False, name=None))
-        )
+        spans = dict(zip(again["task"], again[["start", "end", "recompute_s"]].itertuples(index=False, name=None)))
         columns["whole"] = {i: spans[t] for i, t in enumerate(table["task"].tolist()) if t in spans}
     return looks, {**columns, "look": [kinds[key] for key in keys]}
 
@@ -196,9 +190,7 @@ def _legend(timeline: Timeline, transfers: bool) -> list[dict]:
         found.add("recompute")
     if transfers:
         found.add("communication")
-    entries: list[dict] = [
-        {"name": text, "colour": COLOURS[what]} for what, text in _NAMES.items() if what in found
-    ]
+    entries: list[dict] = [{"name": text, "colour": COLOURS[what]} for what, text in _NAMES.items() if what in found]
     entries.append({"name": "waiting", "waiting": True})
     for chunk in range(timeline.chunks if 1 < timeline.chunks <= 4 else 0):
         pair = (_hex(shade(COLOURS[what], chunk, timeline.chunks)) for what in ("forward", "backward"))

@@ -56,9 +56,7 @@ def task_boxes(timeline: Timeline, scale: float) -> dict[str, np.ndarray]:
     }
 
 
-def _add(
-    axes: "Axes", x0: np.ndarray, x1: np.ndarray, y0: np.ndarray, y1: np.ndarray, **style: object
-) -> None:
+def _add(axes: "Axes", x0: np.ndarray, x1: np.ndarray, y0: np.ndarray, y1: np.ndarray, **style: object) -> None:
     """Many rectangles as one collection; the limits of the axes stay."""
     from matplotlib.collections import PolyCollection
 
@@ -94,11 +92,7 @@ def guide_step(timeline: Timeline, inch: float) -> int:
     """Every how many micro-batches one is darkened, to be followed by eye where no number fits; 0: never."""
     tasks = timeline.tasks
     wide = float((tasks["end_s"] - tasks["start_s"]).quantile(0.9)) if len(tasks) else 0.0
-    if (
-        timeline.micro_batches < 16
-        or len(timeline.rows) < 2
-        or wide / inch * 72 > _SMALLEST * _number_width(timeline)
-    ):
+    if timeline.micro_batches < 16 or len(timeline.rows) < 2 or wide / inch * 72 > _SMALLEST * _number_width(timeline):
         return 0
     return 2 ** max(1, math.ceil(math.log2(timeline.micro_batches / 8)))
 
@@ -122,9 +116,7 @@ def draw_tail(axes: "Axes", timeline: Timeline, scale: float, inch: float) -> No
         draw_boxes(axes, {**sides, "colour": colour}, inch)
 
 
-def draw_communication(
-    axes: "Axes", timeline: Timeline, scale: float, span: tuple[float, float], inch: float
-) -> None:
+def draw_communication(axes: "Axes", timeline: Timeline, scale: float, span: tuple[float, float], inch: float) -> None:
     """A strip under the boxes; where transfers are thinner than a pixel, the ink grows with their share of the time."""
     from matplotlib.colors import to_rgb
 
@@ -161,9 +153,7 @@ def draw_numbers(
     size = np.clip(0.62 * height, 0.0, 9.5)
     room = (boxes["x1"] - boxes["x0"]) / inch * 72
     size = np.minimum(size, room / _number_width(timeline))
-    inside = (boxes["x0"] + boxes["x1"] > 2 * axes.get_xlim()[0]) & (
-        boxes["x0"] + boxes["x1"] < 2 * axes.get_xlim()[1]
-    )
+    inside = (boxes["x0"] + boxes["x1"] > 2 * axes.get_xlim()[0]) & (boxes["x0"] + boxes["x1"] < 2 * axes.get_xlim()[1])
     fits = (boxes["number"] >= 0) & inside & ((size >= _SMALLEST) | always)
     if not always and fits.sum() > _MOST_NUMBERS:
         return

@@ -7,7 +7,7 @@ from llmsim.plots.style import CATEGORY_COLOURS, INK, MUTED, new_figure, tidy
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from llmsim.searching import Found
+    from llmsim.studies.search import Found
 
 _NAMED = 6  # points of the front that are labelled
 

@@ -19,17 +19,7 @@ from llmsim.plots.ink import (
     guide_step,
     task_boxes,
 )
-from llmsim.plots.style import (
-    COLOURS,
-    HATCH,
-    INK,
-    MUTED,
-    empty_note,
-    new_figure,
-    shade,
-    tidy,
-    time_unit,
-)
+from llmsim.plots.style import COLOURS, HATCH, INK, MUTED, empty_note, new_figure, shade, tidy, time_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,9 +69,7 @@ def plot_timeline(
         draw_memory_lines(below, memory, timeline.rows, scale)
         axes.tick_params(labelbottom=False)
     (below if memory is not None else axes).set_xlabel(f"time ({unit})", color=INK)
-    figure.suptitle(
-        title if title is not None else default_title(timeline), fontsize=13, color=INK, x=0.01, ha="left"
-    )
+    figure.suptitle(title if title is not None else default_title(timeline), fontsize=13, color=INK, x=0.01, ha="left")
     draw_legend(axes, timeline, guide=guide)
     return figure
 
@@ -170,9 +158,7 @@ def draw_legend(axes: "Axes", *timelines: Timeline, guide: int = 0, above: float
     if any(len(row.comm[0]) for timeline in timelines for row in timeline.rows):
         kinds.add("communication")
     handles = [Patch(facecolor=COLOURS[name], label=text) for name, text in _NAMES.items() if name in kinds]
-    handles.append(
-        Patch(facecolor=WAITING["facecolors"], edgecolor=HATCH, hatch=WAITING["hatch"], label="waiting")
-    )
+    handles.append(Patch(facecolor=WAITING["facecolors"], edgecolor=HATCH, hatch=WAITING["hatch"], label="waiting"))
     labels = [handle.get_label() for handle in handles]
     if guide:
         dark = (tuple(GUIDE * part for part in to_rgb(COLOURS[name])) for name in ("forward", "backward"))

@@ -51,9 +51,7 @@ def plot_utilization(
     above.set_ylim(0, 100)
     above.set_xlim(edges[0], edges[-1])
     above.set_ylabel("mean over stages (% of time)", color=INK)
-    above.legend(
-        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False, fontsize=10, borderaxespad=0.3
-    )
+    above.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False, fontsize=10, borderaxespad=0.3)
     grid = table["computing"].to_numpy().reshape(len(stages), -1) * 100
     lines = np.arange(len(stages) + 1) - 0.5
     mesh = below.pcolormesh(edges, lines, grid, cmap="cividis", vmin=0, vmax=100, rasterized=True)

@@ -5,47 +5,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmsim.catalogue.host_constants import HostCost
-from llmsim.cluster.cluster import Cluster
 from llmsim.cost.kernels import KernelCosts, KernelTraits
 from llmsim.cost.spread import slowest_share
 from llmsim.engine.plan import Lane, Plan
-from llmsim.parallel.schedules.order import Schedule
-from llmsim.program.blocks import PassCompiler
-from llmsim.program.boundary import Arrivals, Boundary
-from llmsim.program.classes import RankClasses, class_groups, crossed_by_several, fold
-from llmsim.program.closing import Closing
-from llmsim.program.costs import ClassCosts, ClassGroup
-from llmsim.program.data import Loader, storage_bandwidth
-from llmsim.program.faults import Window, changes
-from llmsim.program.host import Launching
-from llmsim.program.iteration import ClassProgram
-from llmsim.program.jitter import ALL, jittered
-from llmsim.program.labels import Label, Numbered, PassTags, Tag
-from llmsim.program.pass_templates import PassTemplates
+from llmsim.program.folding.classes import fold
+from llmsim.program.folding.faults import Window, changes
+from llmsim.program.folding.groups import class_groups
+from llmsim.program.folding.slack import crossed_by_several
+from llmsim.program.iteration.data_loading import Loader, storage_bandwidth
+from llmsim.program.iteration.jitter import ALL, jittered
+from llmsim.program.iteration.lanes import ClassProgram
+from llmsim.program.passes.compiler import PassCompiler
+from llmsim.program.passes.kernel_launch import Launching
+from llmsim.program.passes.labels import Label, Numbered, PassTags, Tag
+from llmsim.program.passes.lockstep import Team, teams
+from llmsim.program.passes.op_costs import ClassCosts, ClassGroup
+from llmsim.program.passes.stage_transfers import Arrivals, Boundary
+from llmsim.program.passes.templates import PassTemplates
 from llmsim.program.physics import Physics
-from llmsim.program.placement import Traffic
-from llmsim.program.ranks import Ranks
-from llmsim.program.stage import StageProgram
-from llmsim.program.team import Team, teams
+from llmsim.program.program import Program
+from llmsim.program.setup import Ranks
+from llmsim.program.stages.parameter_update import Closing
+from llmsim.program.stages.stage import StageProgram
 from llmsim.scenario import Scenario
-
-
-@dataclass(frozen=True)
-class Program:
-    """What is played, and what its numbers mean. `stage_of[class]` is a pipeline rank."""
-
-    plan: Plan
-    labels: list[Label]
-    tags: list[Tag]
-    classes: RankClasses
-    stage_of: np.ndarray
-    schedule: Schedule
-    cluster: Cluster
-    groups: list[dict[str, ClassGroup]]
-    stages: tuple[StageProgram, ...]
-    traffic: dict[str, Traffic]
-    gpu_of_rank: np.ndarray
-    blocking: bool  # computation waits for its own sends to other stages
 
 
 @dataclass(frozen=True)

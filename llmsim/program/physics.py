@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from llmsim.catalogue.collective_constants import CATALOGUED, Achieved
 from llmsim.catalogue.gpus import Gpu
 from llmsim.catalogue.kernel_constants import KernelConstants, kernel_constants
-from llmsim.cost.calibrate import scaled
+from llmsim.cost.kernels import scaled
 from llmsim.program.what_if import AS_IS, WhatIf
 from llmsim.scenario import Scenario
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmsim.catalogue.calibration import AS_CATALOGUED, Calibrated, read_calibration
-from llmsim.cluster.topology import Topology, load_topology
+from llmsim.cluster.reading.load import load_topology
+from llmsim.cluster.topology import Topology
 from llmsim.errors import ScenarioError, UserError
 from llmsim.model.architecture import Architecture
 from llmsim.model.mapping import architecture_from_mapping
 from llmsim.parallel.layout import Layout
-from llmsim.scenario.checks import run_checks, run_grid_checks, run_not_yet, run_warnings
+from llmsim.scenario.checks.registry import run_checks, run_grid_checks, run_not_yet, run_warnings
+from llmsim.scenario.checks.subject import Subject
 from llmsim.scenario.origin import Origin
-from llmsim.scenario.subject import Subject
 
 if TYPE_CHECKING:
     from llmsim.scenario.schema import Scenario
@@ -53,9 +54,7 @@ def resolve(scenario: Scenario, origin: Origin, sibling: Scenario | None = None)
     """
     faults: list[tuple[str, str]] = []
     same_model = (
-        sibling is not None
-        and sibling.model == scenario.model
-        and sibling.training.images == scenario.training.images
+        sibling is not None and sibling.model == scenario.model and sibling.training.images == scenario.training.images
     )
     same_cluster = (
         sibling is not None
@@ -129,7 +128,7 @@ def _model(scenario: Scenario, origin: Origin) -> Architecture:
         from llmsim.model.huggingface import load_config
 
         return load_config(_beside(value, origin))
-    from llmsim.catalogue.models import model
+    from llmsim.model.published import model
 
     return model(value).architecture
 

@@ -95,7 +95,7 @@ class Scenario(Section):
 
     def with_values(self, values: Mapping[str, object]) -> Self:
         """A copy with dotted keys changed, validated again: `scenario.with_values({"cluster.nodes": 4})`."""
-        from llmsim.scenario.load import overridden
+        from llmsim.scenario.overrides import overridden
 
         return self._copy(overridden(self._given, values), self._origin.with_overrides(values, ""))
 

@@ -13,9 +13,7 @@ from llmsim.parallel.schedules.order import Schedule, freeze
 def check_dualpipe(stages: int, micro_batches: int, chunks: int = 1) -> None:
     """p and m even, m >= 2p. Raises `ScheduleError`."""
     if stages % 2:
-        raise ScheduleError(
-            f"dualpipe needs an even number of stages; {stages} is odd, expected {stages + 1}"
-        )
+        raise ScheduleError(f"dualpipe needs an even number of stages; {stages} is odd, expected {stages + 1}")
     if micro_batches % 2:
         raise ScheduleError(
             f"dualpipe needs an even number of micro-batches, half for each direction, not {micro_batches}; "
@@ -42,9 +40,7 @@ def dualpipe(stages: int, micro_batches: int, chunks: int = 1) -> Schedule:
     return Schedule("dualpipe", p, micro_batches, freeze(orders), placement, parameter_copies=2)
 
 
-def two_phase_order(
-    depth: int, rank: int, n: int, phases: tuple[tuple[int, int], tuple[int, int]]
-) -> list[tuple]:
+def two_phase_order(depth: int, rank: int, n: int, phases: tuple[tuple[int, int], tuple[int, int]]) -> list[tuple]:
     """The eight steps of one rank, for the bidirectional pipeline and for its V-shaped half alike.
 
     depth: ranks from the outside to the turning point; rank: this one's place on that way, 0 outermost. n:

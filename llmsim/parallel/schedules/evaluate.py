@@ -154,9 +154,7 @@ def _deadlock(schedule: Schedule, played: list[int], done: dict) -> str:
             missing = next(part for part, _ in schedule.dependencies(op) if part not in done)
             want = op_text(missing, schedule.directions)
             where = _where(schedule, missing)
-            stuck.append(
-                f"rank {rank} at op {position}, {op_text(op, schedule.directions)}, for {want} ({where})"
-            )
+            stuck.append(f"rank {rank} at op {position}, {op_text(op, schedule.directions)}, for {want} ({where})")
     shown = "; ".join(stuck[:8]) + (f"; and {len(stuck) - 8} more ranks" if len(stuck) > 8 else "")
     return f"schedule {schedule.name!r} deadlocks; waiting: {shown}"
 

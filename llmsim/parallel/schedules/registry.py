@@ -45,23 +45,15 @@ REGISTRY: Mapping[str, Entry] = {
     "gpipe": Entry(gpipe, "all forwards, then all backwards"),
     "gpipe-lifo": Entry(gpipe_lifo, "GPipe with the last micro-batch's backward first"),
     "1f1b": Entry(one_f_one_b, "one forward, one backward: GPipe's bubble with at most p activations"),
-    "interleaved": Entry(
-        interleaved, "1F1B over several chunks a rank: bubble over v", 2, ANY, check_interleaved
-    ),
-    "looped-bfs": Entry(
-        looped_bfs, "breadth-first over several chunks a rank, early gradient reduction", 2, ANY
-    ),
+    "interleaved": Entry(interleaved, "1F1B over several chunks a rank: bubble over v", 2, ANY, check_interleaved),
+    "looped-bfs": Entry(looped_bfs, "breadth-first over several chunks a rank, early gradient reduction", 2, ANY),
     "looped-bfs-fifo": Entry(looped_bfs_fifo, "looped-bfs with backwards in the forwards' order", 2, ANY),
     "zb-h1": Entry(zb_h1, "1F1B with split backward: a third of its bubble at its memory"),
     "zb-h2": Entry(zb_h2, "split backward and twice the warm-up: no bubble at twice the memory"),
     "zb-v": Entry(zb_v, "split backward, two chunks in a V: no bubble at 1F1B's memory", 2, (2,)),
     "zb-v-torch": Entry(zb_v_torch, "zb-v with the drain order of torch.distributed.pipelining", 2, (2,)),
-    "zb-auto": Entry(
-        search, "the best split-backward order found for given times and memory", options=OPTIONS
-    ),
-    "dualpipe": Entry(
-        dualpipe, "both directions at once, overlapped, parameters twice", 1, (1, 2), check_dualpipe
-    ),
+    "zb-auto": Entry(search, "the best split-backward order found for given times and memory", options=OPTIONS),
+    "dualpipe": Entry(dualpipe, "both directions at once, overlapped, parameters twice", 1, (1, 2), check_dualpipe),
     "dualpipe-v": Entry(dualpipe_v, "DualPipe folded into a V, parameters once", 2, (2,), check_dualpipe_v),
 }
 ALIASES = {"interleaved-1f1b": "interleaved", "interleaved-grouped": "interleaved", "dualpipev": "dualpipe-v"}
@@ -108,9 +100,7 @@ def schedule(
     entry = _entry(str(name))
     for key, value in (("stages", stages), ("micro_batches", micro_batches)):
         if value is None:
-            raise ScheduleError(
-                f"{key} is missing; schedule {name!r} needs a number of stages and of micro-batches"
-            )
+            raise ScheduleError(f"{key} is missing; schedule {name!r} needs a number of stages and of micro-batches")
     check_schedule(str(name), stages, micro_batches, chunks)
     for option in options:
         if option not in entry.options:
@@ -152,9 +142,7 @@ def _from_table(name: str | Path, wanted: dict[str, int | None]) -> Schedule:
     found = read_table(name)
     for key, value in wanted.items():
         if value is not None and value != getattr(found, key):
-            raise ScheduleError(
-                f"{key}: {value} is asked for; the table {str(name)!r} holds {getattr(found, key)}"
-            )
+            raise ScheduleError(f"{key}: {value} is asked for; the table {str(name)!r} holds {getattr(found, key)}")
     return found
 
 
@@ -166,7 +154,5 @@ def _entry(name: str) -> Entry:
     if not _is_known(name):
         known = ", ".join(REGISTRY)
         hint = nearest(name, (*REGISTRY, *ALIASES))
-        raise ScheduleError(
-            f"schedule {name!r} is not known; expected one of {known}, or a .csv or .json table{hint}"
-        )
+        raise ScheduleError(f"schedule {name!r} is not known; expected one of {known}, or a .csv or .json table{hint}")
     return REGISTRY[ALIASES.get(name, name)]

@@ -56,9 +56,7 @@ def read_table(path: str | Path) -> Schedule:
         ops.sort(key=lambda row: row.position)
         for before, after in pairwise(ops):
             if before.position == after.position:
-                raise ScheduleError(
-                    f"{after.where}: position {after.position} of rank {after.rank} is taken already"
-                )
+                raise ScheduleError(f"{after.where}: position {after.position} of rank {after.rank} is taken already")
     copies = 1 if len(placement) == 1 or placement[0] == placement[1] else len(placement)
     ordered = freeze((row.op for row in ops) for ops in orders)
     schedule = Schedule(path.stem, len(orders), m * len(placement), ordered, placement, copies)
@@ -120,9 +118,7 @@ def _rows_of(path: Path, text: str) -> Iterator[Row]:
         if kind == "FB":
             second = (_number(row, "direction_b", where, 0), *(_number(row, key, where) for key in BLOCK))
         elif filled := [key for key in BLOCK if row.get(key)]:
-            raise ScheduleError(
-                f"{where}: {filled[0]} belongs to an FB block; a {kind} has one stage and micro-batch"
-            )
+            raise ScheduleError(f"{where}: {filled[0]} belongs to an FB block; a {kind} has one stage and micro-batch")
         position = _number(row, "position", where, count)
         yield Row(_number(row, "rank", where), position, (kind, *first, *second), where)
 
@@ -131,9 +127,7 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
     content = parse_json(text, str(path), ScheduleError)
     orders = content.get("orders") if isinstance(content, dict) else content
     if not isinstance(orders, list) or not all(isinstance(ops, list) for ops in orders):
-        raise ScheduleError(
-            f'{path}: expected {{"orders": [[["F", 0, 0, 0], ...], ...]}}, a list of ops for each rank'
-        )
+        raise ScheduleError(f'{path}: expected {{"orders": [[["F", 0, 0, 0], ...], ...]}}, a list of ops for each rank')
     for rank, ops in enumerate(orders):
         for position, op in enumerate(ops):
             where = f"{path}, op {position} of rank {rank}"
@@ -145,9 +139,7 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
                 raise ScheduleError(f"{where}: {kind} has {len(op) - 1} numbers; expected {expected}")
             for value in op[1:]:
                 if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                    raise ScheduleError(
-                        f"{where}: {value!r} is not a whole number of at least 0; expected {expected}"
-                    )
+                    raise ScheduleError(f"{where}: {value!r} is not a whole number of at least 0; expected {expected}")
             yield Row(rank, position, tuple(op), where)
 
 
@@ -182,9 +174,7 @@ def _check_rows(path: Path, rows: list[Row]) -> tuple[tuple[tuple[int, ...], ...
                 first = seen.setdefault((letter, d, s, i), row)
                 if first is not row:
                     again = op_text((letter, d, s, i))
-                    raise ScheduleError(
-                        f"{row.where}: {again} is done already at {first.where}; expected it once"
-                    )
+                    raise ScheduleError(f"{row.where}: {again} is done already at {first.where}; expected it once")
     directions, stages = 1 + max(d for d, _ in homes), 1 + max(s for _, s in homes)
     if directions > 2:
         raise ScheduleError(f"{path}: direction {directions - 1} is too large; expected 0, or 0 and 1")

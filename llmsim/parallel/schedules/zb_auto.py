@@ -40,9 +40,7 @@ def search(
     if objective not in _OBJECTIVES:
         raise ScheduleError(f"objective: {objective!r} is not known; expected {' or '.join(_OBJECTIVES)}")
     p, m = stages, micro_batches
-    costs = _costs(
-        p, stage_times(p, forward, backward, weight, comm), memory_limit, activation, weight_activation
-    )
+    costs = _costs(p, stage_times(p, forward, backward, weight, comm), memory_limit, activation, weight_activation)
 
     def play(orders: Orders) -> Timeline:
         schedule = Schedule("zb-auto", p, m, orders, loop_placement(p))
@@ -130,15 +128,11 @@ def _costs(
     if not 0 < activation < float("inf"):
         raise ScheduleError(f"activation: {activation} is not possible; expected a number above 0")
     if not 0 <= left <= activation:
-        raise ScheduleError(
-            f"weight_activation: {left} is not possible; expected 0 to activation, {activation}"
-        )
+        raise ScheduleError(f"weight_activation: {left} is not possible; expected 0 to activation, {activation}")
     given = p * activation if memory_limit is None else memory_limit
     limit = [float(given)] * p if np.ndim(given) == 0 else [float(x) for x in given]
     if len(limit) != p:
-        raise ScheduleError(
-            f"memory_limit: {len(limit)} limits given; expected one, or one for each of {p} stages"
-        )
+        raise ScheduleError(f"memory_limit: {len(limit)} limits given; expected one, or one for each of {p} stages")
     for rank, value in enumerate(limit):
         if not value >= activation:
             raise ScheduleError(

@@ -21,9 +21,7 @@ def lagged_orders(micro_batches: int, warm_ups: Sequence[int], lags: Sequence[in
 
     At most warm_up + 1 + lag activations are in flight until W, warm_up + 1 until B.
     """
-    return freeze(
-        _order(micro_batches, r, warm_up, lag) for r, (warm_up, lag) in enumerate(zip(warm_ups, lags))
-    )
+    return freeze(_order(micro_batches, r, warm_up, lag) for r, (warm_up, lag) in enumerate(zip(warm_ups, lags)))
 
 
 def _order(m: int, r: int, warm_up: int, lag: int) -> list[tuple]:

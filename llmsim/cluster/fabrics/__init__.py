@@ -1,0 +1,1 @@
+"""Switches between nodes: regular (Clos, rails) and irregular ones, and which path a flow takes."""

@@ -1,0 +1,1 @@
+"""Other tools' files: read into plain rows and mappings, or written from ours. Nothing is executed."""

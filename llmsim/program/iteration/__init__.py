@@ -1,0 +1,1 @@
+"""A rank's lanes over one iteration: passes in schedule order, data loading, jitter."""

@@ -1,0 +1,1 @@
+"""What a virtual stage holds and does: steps with FLOPs, bytes and messages. Knows no cluster and no engine."""

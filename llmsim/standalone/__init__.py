@@ -1,0 +1,1 @@
+"""One thing played alone: a collective, a pipeline schedule, schedules side by side."""

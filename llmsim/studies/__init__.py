@@ -1,0 +1,1 @@
+"""Many simulations of one scenario: sweep, search, explain, remedies."""
