@@ -10,6 +10,7 @@ The graph is for looking and for small checks; the simulator routes with `Cluste
 from typing import TYPE_CHECKING
 
 from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.cluster_of import cluster_of
 from llmsim.cluster.links import Edge
 from llmsim.cluster.node import nic_name, node_edges
 from llmsim.cluster.topology import Topology
@@ -32,7 +33,7 @@ def build_graph(topology: Topology, nodes: int, gpus_per_node: int | None = None
         from llmsim.cluster.reading.graph_topology import graph_from_file
 
         return graph_from_file(topology.graph)
-    cluster = Cluster(topology, nodes, gpus_per_node)
+    cluster = cluster_of(topology, nodes, gpus_per_node)
     graph = nx.DiGraph(name=topology.name, nodes=nodes, gpus_per_node=cluster.gpus_per_node)
     fabric_kind = KIND_OF_FABRIC.get(topology.network.fabric, topology.network.fabric)
     inside = node_edges(topology)

@@ -1,7 +1,8 @@
 """The cluster that a scenario runs on: its GPUs, its directed links, and the links that flows between GPUs cross.
 
 Nothing here walks a graph: a node is a template, the fabric is arithmetic, so 100,000 GPUs cost megabytes and
-milliseconds. Irregular fabrics (torus, dragonfly, a user's own graph) keep the same interface; see `switches.py`.
+milliseconds. Irregular fabrics (torus, dragonfly, a user's own graph) keep the same interface: `fabrics/irregular`,
+`graph_cluster`.
 """
 
 import fnmatch
@@ -11,7 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from llmsim.cluster.detours import detours, reach
 from llmsim.cluster.fabrics.clos import Clos, clos_of
+from llmsim.cluster.fabrics.irregular import switches_of
 from llmsim.cluster.links import Edge, Links, Routes, routes_from_table, routes_of_split_flows
 from llmsim.cluster.node import NodeTemplate, check_local, nic_of, node_template
 from llmsim.cluster.topology import MOST_GPUS, Topology
@@ -26,13 +29,6 @@ class Cluster:
     `link_factors` maps link ids to what is left of their bandwidth: 0.5 is a link at half speed, 0 a link that is down.
     Raises `TopologyError` when the topology cannot have so many nodes or GPUs.
     """
-
-    def __new__(cls, topology: Topology, *args: object, **options: object) -> "Cluster":
-        if topology.graph and cls is Cluster:
-            from llmsim.cluster.graph_cluster import GraphCluster
-
-            cls = GraphCluster
-        return super().__new__(cls)
 
     def __init__(
         self,
@@ -68,8 +64,6 @@ class Cluster:
 
     def _make_fabric(self) -> Clos:
         if self.topology.network.kind in ("torus", "dragonfly"):
-            from llmsim.cluster.fabrics.irregular import switches_of
-
             return switches_of(self.topology, self.nodes)
         return clos_of(self.topology, self.nodes)
 
@@ -249,8 +243,6 @@ class Cluster:
         outside = np.flatnonzero(legs.outside)
         if not self.link_factors or not len(outside):
             return flow, legs
-        from llmsim.cluster.detours import detours
-
         own = nic_of(self.topology, legs.via[outside]), self.nic_of(dst[outside])
         cut, *ports = detours(self, src[outside], dst[outside], *own)
         inside = np.flatnonzero(~legs.outside)
@@ -320,8 +312,6 @@ class Cluster:
         out, back, hops = node.out[via], node.back[j], (node.reach_hops[via] + node.reach_hops[j]).astype(np.int64)
         other = legs.out_port >= 0
         if other.any():
-            from llmsim.cluster.detours import reach
-
             ways, ports = reach(self.topology, self.gpus_per_node), (legs.out_port[other], legs.in_port[other])
             out = _replaced(out, other, ways.out[i[other], ports[0]])
             back = _replaced(back, other, ways.back[j[other], ports[1]])

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 
 from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.cluster_of import cluster_of
 from llmsim.cluster.fabrics.clos import Clos
 from llmsim.cluster.links import KINDS
 from llmsim.cluster.topology import Topology
@@ -21,7 +22,7 @@ def describe(topology: Topology, nodes: int, gpus_per_node: int | None = None) -
     `oversubscription`: bytes/s that a leaf takes from below over what it can send up. `storage`: bytes/s of the shared
     file system, None where the topology does not say.
     """
-    cluster = Cluster(topology, nodes, gpus_per_node)
+    cluster = cluster_of(topology, nodes, gpus_per_node)
     hops, latency = _farthest(cluster)
     return {
         "name": topology.name,

@@ -4,17 +4,32 @@ NCCL builds its channels over the NICs that are there, so what the lost one carr
 the same rail at both ends (its PXN, and `NCCL_CROSS_NIC=0`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
+from llmsim.cluster.links import Links
 from llmsim.cluster.node import Paths, nic_name, nic_of, node_edges, node_template, padded
 from llmsim.cluster.topology import Topology
 
-if TYPE_CHECKING:
-    from llmsim.cluster.cluster import Cluster
+
+class Wired(Protocol):
+    """What is asked of the cluster here: its links, and where its GPUs are."""
+
+    topology: Topology
+    nodes: int
+    gpus_per_node: int
+    links: Links
+
+    @property
+    def node_links(self) -> Sequence[object]: ...
+
+    def node_of(self, gpu: np.ndarray) -> np.ndarray: ...
+
+    def local_of(self, gpu: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ def reach(topology: Topology, used: int) -> Reach:
 
 
 def detours(
-    cluster: "Cluster", src: np.ndarray, dst: np.ndarray, out_port: np.ndarray, in_port: np.ndarray
+    cluster: Wired, src: np.ndarray, dst: np.ndarray, out_port: np.ndarray, in_port: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(flow, port out, port in) of the parts that flows between nodes are split into; ports -1: the flow's own way.
 
@@ -86,7 +101,7 @@ def detours(
     return flow[order], np.concatenate(outs)[order], np.concatenate(ins)[order]
 
 
-def _alive(cluster: "Cluster", gpu: np.ndarray, ways: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _alive(cluster: Wired, gpu: np.ndarray, ways: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(row of each GPU, bool[rows, ports]: which ports it can use), one row for each distinct GPU."""
     distinct, row = np.unique(gpu, return_inverse=True)
     table = ways[cluster.local_of(distinct)]

@@ -65,7 +65,7 @@ def _kind(graph: "nx.DiGraph", a: str, b: str) -> str:
 
 
 class GraphCluster(Cluster):
-    """A `Cluster` whose links are the edges of a user's graph. `Cluster(topology, …)` makes one when it should."""
+    """A `Cluster` whose links are the edges of a user's graph. `cluster_of` makes one when it should."""
 
     def _template(self) -> NodeTemplate:
         """A node without links: everything is in the graph."""

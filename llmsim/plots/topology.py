@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.cluster_of import cluster_of
 from llmsim.cluster.node import node_edges
 from llmsim.cluster.topology import Topology
 from llmsim.plots.devices import bare, box, gap, lines, note, shown
@@ -22,7 +23,7 @@ def plot_topology(topology: Topology, nodes: int, gpus_per_node: int | None = No
     Bandwidths on the right are those of one link in one direction. Many alike devices are drawn as some and a gap.
     Raises `TopologyError` as `Cluster` does.
     """
-    cluster = Cluster(topology, nodes, gpus_per_node)
+    cluster = cluster_of(topology, nodes, gpus_per_node)
     if topology.graph:
         from llmsim.plots.fabric import draw_graph
 

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.cluster_of import cluster_of
 from llmsim.cluster.traffic import Traffic, exchange_traffic, host_traffic, peer_traffic, ring_traffic
 from llmsim.model.shard import Shard
 from llmsim.parallel.schedules import schedule as find_schedule
@@ -43,7 +44,7 @@ class Ranks:
     @cached_property
     def _faults(self) -> tuple[FaultPlan, Cluster]:
         section = self.scenario.cluster
-        whole = Cluster(self.resolved.topology, section.nodes, section.gpus_per_node)
+        whole = cluster_of(self.resolved.topology, section.nodes, section.gpus_per_node)
         return plan_faults(self.scenario.faults, whole)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from llmsim.scenario.checks.subject import Subject
 from llmsim.scenario.origin import Origin
 
 if TYPE_CHECKING:
-    from llmsim.scenario.schema import Scenario
+    from llmsim.scenario.keys import ScenarioKeys
 
 _KEY_OF = {"_architecture": "model", "_topology": "cluster.topology", "_calibration": "simulation.calibration"}
 _SCHEDULE_TABLES = (".csv", ".json")
@@ -47,24 +48,23 @@ class Resolved:
         return self.nodes * self.gpus_per_node
 
 
-def resolve(scenario: Scenario, origin: Origin, sibling: Scenario | None = None) -> Resolved:
+def resolve(scenario: ScenarioKeys, origin: Origin, sibling: tuple[ScenarioKeys, Resolved] | None = None) -> Resolved:
     """Looks up names and makes every cross-field check; `ScenarioError` with one line for each fault.
 
-    sibling: a valid scenario whose model, topology or calibration may be the same, to save looking them up again.
+    sibling: a valid scenario and what it resolved to; model, topology or calibration may be the same, which saves
+    looking them up again.
     """
     faults: list[tuple[str, str]] = []
-    same_model = (
-        sibling is not None and sibling.model == scenario.model and sibling.training.images == scenario.training.images
-    )
-    same_cluster = (
-        sibling is not None
-        and sibling.cluster.topology == scenario.cluster.topology
-        and sibling.cluster.overrides == scenario.cluster.overrides
-    )
-    architecture = sibling.resolve().architecture if same_model else _tried(_architecture, scenario, origin, faults)
-    topology = sibling.resolve().topology if same_cluster else _tried(_topology, scenario, origin, faults)
-    same_calibration = sibling is not None and sibling.simulation.calibration == scenario.simulation.calibration
-    calibration = sibling.resolve().calibration if same_calibration else _tried(_calibration, scenario, origin, faults)
+    like, known = sibling or (None, None)
+
+    def same(*keys: str) -> bool:
+        return like is not None and all(attrgetter(key)(like) == attrgetter(key)(scenario) for key in keys)
+
+    same_model, same_cluster = same("model", "training.images"), same("cluster.topology", "cluster.overrides")
+    architecture = known.architecture if same_model else _tried(_architecture, scenario, origin, faults)
+    topology = known.topology if same_cluster else _tried(_topology, scenario, origin, faults)
+    same_calibration = same("simulation.calibration")
+    calibration = known.calibration if same_calibration else _tried(_calibration, scenario, origin, faults)
     faults += run_not_yet(scenario, architecture)
     if architecture is None or topology is None:
         raise _error(faults, origin)
@@ -93,7 +93,7 @@ def _error(faults: list[tuple[str, str]], origin: Origin) -> ScenarioError:
     return ScenarioError("\n".join(origin.sentence(key, text) for key, text in faults))
 
 
-def _tried(look_up: Callable, scenario: Scenario, origin: Origin, faults: list[tuple[str, str]]):
+def _tried(look_up: Callable, scenario: ScenarioKeys, origin: Origin, faults: list[tuple[str, str]]):
     """The answer of `look_up(scenario, origin)`, or None with the fault noted at the key it concerns."""
     try:
         return look_up(scenario, origin)
@@ -115,12 +115,12 @@ def _located(text: str, key: str) -> tuple[str, str]:
     return key, text
 
 
-def _architecture(scenario: Scenario, origin: Origin) -> Architecture:
+def _architecture(scenario: ScenarioKeys, origin: Origin) -> Architecture:
     found, images = _model(scenario, origin), scenario.training.images
     return replace(found, encoder_images=images) if images and found.encoder else found
 
 
-def _model(scenario: Scenario, origin: Origin) -> Architecture:
+def _model(scenario: ScenarioKeys, origin: Origin) -> Architecture:
     value = scenario.model
     if not isinstance(value, str):
         return architecture_from_mapping(value, scenario.name)
@@ -133,14 +133,14 @@ def _model(scenario: Scenario, origin: Origin) -> Architecture:
     return model(value).architecture
 
 
-def _topology(scenario: Scenario, origin: Origin) -> Topology:
+def _topology(scenario: ScenarioKeys, origin: Origin) -> Topology:
     name = scenario.cluster.topology
     if name.endswith(_TOPOLOGY_FILES):
         name = str(_beside(name, origin))
     return load_topology(name, scenario.cluster.overrides)
 
 
-def _calibration(scenario: Scenario, origin: Origin) -> Calibrated:
+def _calibration(scenario: ScenarioKeys, origin: Origin) -> Calibrated:
     name = scenario.simulation.calibration
     return read_calibration(_beside(name, origin)) if name else AS_CATALOGUED
 

@@ -7,68 +7,21 @@ topology and the layout of ranks.
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from llmsim.catalogue.frameworks import with_framework
 from llmsim.errors import ScenarioError
 from llmsim.scenario.complaints import complaints
-from llmsim.scenario.fields import Text, empty_when_null, refuse, show
+from llmsim.scenario.keys import ScenarioKeys
 from llmsim.scenario.origin import Origin
+from llmsim.scenario.overrides import overridden
 from llmsim.scenario.resolve import Resolved, resolve
-from llmsim.scenario.sections import (
-    Background,
-    ClusterSection,
-    DataSection,
-    EconomicsSection,
-    Fault,
-    ParallelismSection,
-    Section,
-    SimulationSection,
-    TrainingSection,
-)
 
 
-def _model(value: object) -> object:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, str) and value.strip():
-        return value
-    expected = "a catalogue name such as llama2-7b, the path of a Hugging Face config.json, or a mapping of its shape"
-    raise refuse(f"{show(value)} is not a model; expected {expected}")
-
-
-def _faults(value: object) -> object:
-    if value is None:
-        return ()
-    if not isinstance(value, list | tuple):
-        raise refuse(f"{show(value)} is not a list; expected entries such as {{kind: slow_gpu, gpu: node3.gpu5}}")
-    return tuple(value)
-
-
-def _background(value: object) -> object:
-    if value is None:
-        return ()
-    if not isinstance(value, list | tuple):
-        raise refuse(f"{show(value)} is not a list; expected entries such as {{from: node0, to: node8, rate: 25 GB/s}}")
-    return tuple(value)
-
-
-class Scenario(Section):
+class Scenario(ScenarioKeys):
     """One training run to simulate. Frozen: `with_values` makes changed copies."""
-
-    name: Text = Field(examples=["my-first-run"])
-    description: str = ""
-    model: Annotated[Any, BeforeValidator(_model)] = Field(examples=["llama2-7b"])
-    cluster: Annotated[ClusterSection, empty_when_null()] = Field(examples=["{topology: dgx-h100, nodes: 2}"])
-    parallelism: Annotated[ParallelismSection, empty_when_null()] = ParallelismSection()
-    training: Annotated[TrainingSection, empty_when_null()] = Field(examples=["{seq_len: 4096, global_batch: 512}"])
-    data: Annotated[DataSection, empty_when_null()] = DataSection()
-    simulation: Annotated[SimulationSection, empty_when_null()] = SimulationSection()
-    faults: Annotated[tuple[Fault, ...], BeforeValidator(_faults)] = ()
-    background: Annotated[tuple[Background, ...], BeforeValidator(_background)] = ()
-    economics: Annotated[EconomicsSection, empty_when_null()] = EconomicsSection()
 
     _given: dict[str, Any] = PrivateAttr(default_factory=dict)
     _origin: Origin = PrivateAttr(default_factory=Origin)
@@ -95,8 +48,6 @@ class Scenario(Section):
 
     def with_values(self, values: Mapping[str, object]) -> Self:
         """A copy with dotted keys changed, validated again: `scenario.with_values({"cluster.nodes": 4})`."""
-        from llmsim.scenario.overrides import overridden
-
         return self._copy(overridden(self._given, values), self._origin.with_overrides(values, ""))
 
     def _copy(self, mapping: Mapping[str, Any], origin: Origin) -> Self:
@@ -130,4 +81,4 @@ class Scenario(Section):
             raise ScenarioError("\n".join(origin.sentence(key, text) for key, text in found)) from None
         self._given, self._origin = dict(mapping), origin
         # A sweep changes few keys: what the sibling has already looked up is not looked up again.
-        self._resolved = resolve(self, origin, sibling)
+        self._resolved = resolve(self, origin, sibling and (sibling, sibling.resolve()))

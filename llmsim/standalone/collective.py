@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.cluster_of import cluster_of
 from llmsim.cluster.groups import describe_group
 from llmsim.cluster.links import KINDS
 from llmsim.cluster.reading.load import load_topology
@@ -209,7 +210,7 @@ def communicator(
     overrides: dotted keys of the topology file. Raises `CatalogueError` or `TopologyError`.
     """
     found = topology if isinstance(topology, Topology) else load_topology(topology, overrides)
-    cluster = Cluster(found, nodes, gpus_per_node)
+    cluster = cluster_of(found, nodes, gpus_per_node)
     if slow_links:
         factors = {int(link): factor for name, factor in slow_links.items() for link in cluster.find_link(name)}
         cluster = cluster.with_factors(factors)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import llmsim
-from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.cluster_of import cluster_of
 from llmsim.cluster.groups import describe_group
 from llmsim.cluster.reading.load import load_topology, topologies
 from llmsim.cluster.traffic import ring_traffic
@@ -73,7 +73,7 @@ def test_groups_of_strange_shapes_are_described_on_every_shipped_topology(name):
     """Members at odd places, and unlike numbers of them in the nodes."""
     topology = load_topology(name)
     nodes = 3 if topology.network.kind != "none" else 1
-    cluster = Cluster(topology, nodes)
+    cluster = cluster_of(topology, nodes)
     everyone, rng = np.arange(cluster.gpus), np.random.default_rng(7)
     for _ in range(20):
         row = np.sort(rng.choice(everyone, size=rng.integers(1, min(cluster.gpus, 12) + 1), replace=False))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from llmsim.cluster.as_graph import build_graph
-from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.cluster_of import cluster_of
 from llmsim.cluster.reading.load import load_topology
 
 SMALL_FABRIC = {"network.leaf_nodes": 2, "network.switch_ports": 8}
@@ -58,7 +58,7 @@ def best_path(graph, cluster, a, b):
 @pytest.mark.parametrize("routing", ["ideal", "ecmp-hash"])
 def test_routes_agree_with_shortest_paths_of_the_graph(name, nodes, overrides, routing):
     topology = load_topology(name, overrides)
-    cluster, graph = Cluster(topology, nodes), build_graph(topology, nodes)
+    cluster, graph = cluster_of(topology, nodes), build_graph(topology, nodes)
     random = np.random.default_rng(7)
     flows = {(int(a), int(b)) for a, b in random.integers(0, cluster.gpus, (60, 2)) if a != b}
     flows |= {(0, b) for b in range(1, min(cluster.gpus, 8))}
@@ -78,7 +78,7 @@ def test_routes_agree_with_shortest_paths_of_the_graph(name, nodes, overrides, r
 
 def test_routes_of_a_large_fabric_are_searched_once_for_each_source():
     """A dragonfly of 10,000 nodes: networkx alone would search its 2,500 routers again for each pair."""
-    cluster = Cluster(load_topology("example-dragonfly"), 1200)
+    cluster = cluster_of(load_topology("example-dragonfly"), 1200)
     targets = np.arange(1, cluster.fabric.leaves, 7)
     found = [cluster.fabric.ways("leaf0", f"leaf{i}", cluster.fabric.columns()[0]) for i in targets]
     graph = nx.DiGraph((edge.tail, edge.head) for edge in cluster.fabric.edges())

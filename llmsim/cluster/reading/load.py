@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llmsim.catalogue.shipped import shipped
+from llmsim.cluster.reading.graph_topology import topology_from_graph
 from llmsim.cluster.reading.parse import parse_topology, read_yaml
 from llmsim.cluster.topology import Topology
 from llmsim.errors import CatalogueError, TopologyError, nearest
@@ -27,8 +28,6 @@ def load_topology(name_or_path: str | Path, overrides: Mapping[str, object] | No
     """
     path = _find(str(name_or_path))
     if path.suffix in (".json", ".graphml", ".xml"):
-        from llmsim.cluster.reading.graph_topology import topology_from_graph
-
         return topology_from_graph(path, overrides or {})
     return parse_topology(read_yaml(path), path.stem, str(path), overrides or {})
 

@@ -1,5 +1,6 @@
 """The list of faults: each kind has its target, and the target exists in the cluster."""
 
+from llmsim.cluster.cluster_of import cluster_of
 from llmsim.errors import UserError
 from llmsim.scenario.checks.subject import Found, Subject
 
@@ -31,15 +32,13 @@ def check_faults(s: Subject) -> Found:
 
 
 def _missing_target(s: Subject, key: str, wanted: str, target: str) -> Found:
-    from llmsim.cluster.cluster import Cluster
-
     if wanted == "node":
         last = s.scenario.cluster.nodes - 1
         number = target.removeprefix("node")
         if not number.isdigit() or int(number) > last:
             yield f"{key}.node", f"there is no node {target!r} in this cluster; names go from node0 to node{last}"
         return
-    cluster = Cluster(s.topology, s.scenario.cluster.nodes, s.scenario.cluster.gpus_per_node)
+    cluster = cluster_of(s.topology, s.scenario.cluster.nodes, s.scenario.cluster.gpus_per_node)
     try:
         cluster.find_gpu(target) if wanted == "gpu" else cluster.find_link(target)
     except UserError as error:

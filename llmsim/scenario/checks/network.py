@@ -1,5 +1,6 @@
 """Where ranks sit and what else is on the network: targets exist, every GPU holds one rank."""
 
+from llmsim.cluster.cluster_of import cluster_of
 from llmsim.errors import UserError
 from llmsim.scenario.checks.subject import Found, Subject
 
@@ -17,11 +18,9 @@ def check_rank_map(s: Subject) -> Found:
 
 
 def check_background(s: Subject) -> Found:
-    from llmsim.cluster.cluster import Cluster
-
     if not s.scenario.background:
         return
-    cluster = Cluster(s.topology, s.scenario.cluster.nodes, s.scenario.cluster.gpus_per_node)
+    cluster = cluster_of(s.topology, s.scenario.cluster.nodes, s.scenario.cluster.gpus_per_node)
     for position, entry in enumerate(s.scenario.background):
         ends = {}
         for name in ("source", "target"):

@@ -51,7 +51,7 @@ from llmsim.scenario.checks.training import (
 
 if TYPE_CHECKING:
     from llmsim.model.architecture import Architecture
-    from llmsim.scenario.schema import Scenario
+    from llmsim.scenario.keys import ScenarioKeys
 
 
 # -- the rank grid -------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 # -- promised, not built -------------------------------------------------------------------------------------------
 
-Wants = Callable[["Scenario", "Architecture | None"], bool]
+Wants = Callable[["ScenarioKeys", "Architecture | None"], bool]
 
 # (key, whether the scenario asks for it, what is not supported yet)
 NOT_YET: tuple[tuple[str, Wants, str], ...] = (
@@ -87,7 +87,7 @@ CHECKS = (
 WARNINGS = (warn_tensor_across_nodes, warn_positions, warn_idle)
 
 
-def run_not_yet(scenario: Scenario, architecture: Architecture | None) -> list[tuple[str, str]]:
+def run_not_yet(scenario: ScenarioKeys, architecture: Architecture | None) -> list[tuple[str, str]]:
     return [(key, f"{what} is not supported yet") for key, asks, what in NOT_YET if asks(scenario, architecture)]
 
 

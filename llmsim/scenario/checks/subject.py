@@ -11,7 +11,7 @@ from llmsim.parallel.layout import Layout
 if TYPE_CHECKING:
     from llmsim.cluster.topology import Topology
     from llmsim.model.architecture import Architecture
-    from llmsim.scenario.schema import Scenario
+    from llmsim.scenario.keys import ScenarioKeys
 
 Found = Iterator[tuple[str, str]]  # what a check yields: (dotted key, rest of the sentence)
 
@@ -20,7 +20,7 @@ Found = Iterator[tuple[str, str]]  # what a check yields: (dotted key, rest of t
 class Subject:
     """The scenario with its names looked up; `dp` and `layout` exist once the grid checks have passed."""
 
-    scenario: Scenario
+    scenario: ScenarioKeys
     architecture: Architecture
     topology: Topology
     schedule: str  # a registered name, or the path of a table as found from here

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from llmsim.catalogue.gpus import gpu
 from llmsim.catalogue.pci_ids import pci_device, pci_names
 from llmsim.cli.topology import topology as command
-from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.cluster_of import cluster_of
 from llmsim.cluster.reading.load import load_topology
 from llmsim.errors import TopologyError
 
@@ -60,7 +60,7 @@ def test_a_node_of_nvswitches(load):
     assert topology.scale_up_bandwidth == 450e9 and topology.scale_out_bandwidth == 50e9
     assert topology.node.pcie.switches == 4 and topology.node.pcie.bandwidth == pytest.approx(63e9, rel=1e-3)
     assert topology.node.cpu.sockets == 2
-    assert Cluster(topology, 4).routes(0, [1, 4]).bandwidth.tolist() == [450e9, 50e9]
+    assert cluster_of(topology, 4).routes(0, [1, 4]).bandwidth.tolist() == [450e9, 50e9]
 
 
 def test_links_are_added_over_switches_and_the_least_counts(load):
@@ -80,7 +80,7 @@ def test_direct_links_make_a_mesh(load):
 
     pairs = load(system(links=links, device="0x1db5"))
     assert pairs.node.scale_up == "cube-mesh" and pairs.node.mesh[0] == (0, 6, 0, 0)
-    assert Cluster(pairs, 1).routes(0, [1, 2]).hops.tolist() == [1, 5]  # over PCIe and both CPUs
+    assert cluster_of(pairs, 1).routes(0, [1, 2]).hops.tolist() == [1, 5]  # over PCIe and both CPUs
     to_cpu = '<nvlink target="0004:00:00.0" count="3" tclass="0x068001"/>'  # POWER9
     assert load(system(links=lambda i: to_cpu, device="0x1db5")).node.scale_up == "pcie"
 
@@ -96,7 +96,7 @@ def test_infinity_fabric(load, gpus, each, device):
     topology = load(system(gpus, links=links, **amd))
     assert topology.gpu.name == {"0x74a1": "mi300x", "0x74a5": "mi325x"}[device]
     assert topology.scale_up_bandwidth == (gpus - 1) * each * 64e9
-    assert Cluster(topology, 2).routes(0, [1, gpus]).bandwidth.tolist() == [each * 64e9, 50e9]
+    assert cluster_of(topology, 2).routes(0, [1, gpus]).bandwidth.tolist() == [each * 64e9, 50e9]
 
 
 DEVICES = [
@@ -193,13 +193,13 @@ def test_files_written_by_hand(load):
 
 def test_a_machine_without_nic(load):
     alone = load(system(nics=lambda i: ""))
-    assert Cluster(alone, 1).gpus == 4
+    assert cluster_of(alone, 1).gpus == 4
     with pytest.raises(TopologyError, match=r"system\.xml has no NIC, .* set the overrides node\.nics and node\.nic"):
-        Cluster(alone, 2)
+        cluster_of(alone, 2)
     with pytest.raises(TopologyError, match=r"set the override node\.nic\.bandwidth"):
         load(system(nics=lambda i: ""), node__nics=4)
     given = load(system(nics=lambda i: ""), node__nics=4, node__nic__bandwidth="400 Gbps")
-    assert Cluster(given, 2).routes(0, 4).bandwidth.tolist() == [50e9]
+    assert cluster_of(given, 2).routes(0, 4).bandwidth.tolist() == [50e9]
 
 
 LAUGHS = '<!DOCTYPE s [<!ENTITY a "ha">' + "".join(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmsim.cluster.as_graph import build_graph
-from llmsim.cluster.cluster import Cluster
+from llmsim.cluster.cluster_of import cluster_of
 from llmsim.cluster.describe import describe
 from llmsim.cluster.reading.load import load_topology, topologies
 from llmsim.errors import CatalogueError, SimulationError, TopologyError, UserError
@@ -24,7 +24,7 @@ WANTED = {
 def test_every_file_loads_and_makes_a_small_cluster(name):
     topology = load_topology(name)
     assert topology.sources and topology.description
-    cluster = Cluster(topology, 2)
+    cluster = cluster_of(topology, 2)
     routes = cluster.routes(0, np.arange(1, cluster.gpus))
     assert (routes.bandwidth > 0).all() and np.isfinite(routes.bandwidth).all()
     assert describe(topology, 2)["counts"]["gpu"] == cluster.gpus
@@ -102,17 +102,17 @@ def test_overrides_reach_what_depends_on_them():
 
 def test_clusters_that_cannot_be():
     with pytest.raises(TopologyError, match="0 nodes of dgx-h100"):
-        Cluster(load_topology("dgx-h100"), 0)
+        cluster_of(load_topology("dgx-h100"), 0)
     with pytest.raises(TopologyError, match="8 GPUs in a node; 9 cannot be used"):
-        Cluster(load_topology("dgx-h100"), 1, 9)
+        cluster_of(load_topology("dgx-h100"), 1, 9)
     with pytest.raises(TopologyError, match="has no network"):
-        Cluster(load_topology("dgx-h100", {"network.kind": "none"}), 2)
+        cluster_of(load_topology("dgx-h100", {"network.kind": "none"}), 2)
     with pytest.raises(TopologyError, match=r"network\.shape \[4, 4\] holds 16 nodes"):
-        Cluster(load_topology("example-torus-2d"), 17)
+        cluster_of(load_topology("example-torus-2d"), 17)
     with pytest.raises(TopologyError, match="ids go from 0 to 7"):
-        Cluster(load_topology("dgx-h100"), 1).routes(0, 8)
+        cluster_of(load_topology("dgx-h100"), 1).routes(0, 8)
     with pytest.raises(TopologyError, match="'spray' is not known; expected one of ideal"):
-        Cluster(load_topology("dgx-h100"), 1).routes(0, 1, routing="spray")
+        cluster_of(load_topology("dgx-h100"), 1).routes(0, 1, routing="spray")
     with pytest.raises(CatalogueError):
         load_topology("dgx")
 
@@ -142,7 +142,7 @@ def test_bisection_and_oversubscription():
 
 def test_rails():
     topology = load_topology("dgx-h100")
-    cluster = Cluster(topology, 64)
+    cluster = cluster_of(topology, 64)
     same_unit, next_unit = cluster.gpu_of(31, 0), cluster.gpu_of(32, 0)
     other_rail = cluster.gpu_of(1, 5)
     routes = cluster.routes(0, [same_unit, next_unit, other_rail, other_rail])
@@ -151,37 +151,37 @@ def test_rails():
     names = [cluster.link_name(i) for i in cluster.routes(0, other_rail, pxn=True).link]
     assert names[:2] == ["node0.gpu0->node0.nvswitch", "node0.nvswitch->node0.gpu5"]
     assert not any("spine" in name for name in names)
-    rail_only = Cluster(load_topology("example-rail-only"), 4)
+    rail_only = cluster_of(load_topology("example-rail-only"), 4)
     assert not any("spine" in rail_only.link_name(i) for i in rail_only.routes(0, np.arange(32)).link)
 
 
 def test_two_gpus_share_a_nic_on_p4d_and_four_nics_serve_one_on_p5():
-    p4d = Cluster(load_topology("aws-p4d"), 2)
+    p4d = cluster_of(load_topology("aws-p4d"), 2)
     nic = set(p4d.find_link("node0.nic0->leaf0").tolist())
     routes = p4d.routes([0, 1, 2], [8, 9, 10])
     assert [f for f, link in zip(routes.flow, routes.link) if link in nic] == [0, 1]
-    p5 = Cluster(load_topology("aws-p5"), 2)
+    p5 = cluster_of(load_topology("aws-p5"), 2)
     assert p5.routes(0, 8).bandwidth[0] == 50e9
     assert p5.find_link("node0.nic2").tolist() == p5.find_link("node0.nic0").tolist()
 
 
 def test_host_memory_is_crossed_without_peer_to_peer():
-    cluster = Cluster(load_topology("pcie-l40s-box"), 1)
+    cluster = cluster_of(load_topology("pcie-l40s-box"), 1)
     names = [cluster.link_name(i) for i in cluster.routes(0, 1).link]
     assert "node0.cpu0->node0.dram0" in names
-    direct = Cluster(load_topology("pcie-a100-box"), 1).routes([0, 0, 0], [1, 2, 4])
+    direct = cluster_of(load_topology("pcie-a100-box"), 1).routes([0, 0, 0], [1, 2, 4])
     assert direct.hops.tolist() == [2, 4, 5]
 
 
 def test_v100_mesh():
-    cluster = Cluster(load_topology("dgx-v100"), 1)
+    cluster = cluster_of(load_topology("dgx-v100"), 1)
     routes = cluster.routes(0, [1, 3, 4, 5])
     assert routes.hops.tolist() == [1, 1, 1, 2]  # to GPU 5 through a neighbour
     assert routes.bandwidth.tolist() == [25e9, 50e9, 50e9, 25e9]
 
 
 def test_names_find_what_they_name():
-    cluster = Cluster(load_topology("dgx-h100"), 64)
+    cluster = cluster_of(load_topology("dgx-h100"), 64)
     random = np.random.default_rng(3)
     for link in random.integers(0, len(cluster.links), 40):
         assert link in cluster.find_link(cluster.link_name(link))
@@ -204,7 +204,7 @@ def test_names_find_what_they_name():
 
 def test_slow_and_broken_links():
     topology = load_topology("dgx-h100")
-    healthy = Cluster(topology, 64)
+    healthy = cluster_of(topology, 64)
     nic = healthy.find_link("node1.nic0")
     slow = healthy.with_factors({int(link): 0.5 for link in nic})
     assert slow.routes(0, [8, 16]).bandwidth.tolist() == [25e9, 50e9]
@@ -220,7 +220,7 @@ def test_slow_and_broken_links():
 @pytest.mark.parametrize("name", ["dgx-h100", "example-rail-only", "hgx-mi300x", "pcie-a100-box", "aws-p4d"])
 def test_the_others_carry_what_a_broken_nic_did(name):
     """Evenly, on the same port at both ends, over NVLink where it leads there, and each byte once."""
-    healthy = Cluster(load_topology(name), 2)
+    healthy = cluster_of(load_topology(name), 2)
     gpus = healthy.gpus_per_node
     dead = healthy.with_factors({int(link): 0.0 for link in healthy.find_link("node0.nic0")})
     src, dst = np.arange(gpus), np.arange(gpus, 2 * gpus)
@@ -241,7 +241,7 @@ def test_the_others_carry_what_a_broken_nic_did(name):
 
 
 def test_unlike_nics_of_two_nodes_go_together_at_need():
-    healthy = Cluster(load_topology("example-fat-tree"), 2)  # two NICs a node
+    healthy = cluster_of(load_topology("example-fat-tree"), 2)  # two NICs a node
     dead = healthy.with_factors({int(i): 0.0 for name in ("node0.nic0", "node1.nic1") for i in healthy.find_link(name)})
     names = {dead.link_name(i) for i in dead.routes(0, 4).link}
     assert {"node0.nic1->leaf0", "leaf0->node1.nic0"} <= names
@@ -249,7 +249,7 @@ def test_unlike_nics_of_two_nodes_go_together_at_need():
 
 def test_a_broken_spine_lane_is_avoided_and_thins_the_bundle():
     topology = load_topology("dgx-h100")
-    healthy = Cluster(topology, 64)
+    healthy = cluster_of(topology, 64)
     lanes = healthy.find_link("leaf0-spine0")
     dead = healthy.with_factors({int(link): 0.0 for link in lanes})
     flows = np.arange(32) * 8, np.arange(32, 64) * 8  # rail 0 of unit 0 to rail 0 of unit 1
@@ -266,7 +266,7 @@ def test_a_broken_spine_lane_is_avoided_and_thins_the_bundle():
 
 
 def test_hashing_collides_and_is_repeatable():
-    cluster = Cluster(load_topology("dgx-h100"), 64)
+    cluster = cluster_of(load_topology("dgx-h100"), 64)
     flows = np.arange(32) * 8, np.arange(32, 64) * 8
     first, again, other = (cluster.routes(*flows, routing="ecmp-hash", seed=s) for s in (0, 0, 1))
     assert (first.link == again.link).all() and (first.link != other.link).any()
@@ -282,7 +282,7 @@ def test_routes_are_consistent(data):
     nodes = data.draw(st.integers(1, 12))
     topology = load_topology(name, {"network.leaf_nodes": data.draw(st.integers(1, 4)),
                                     "network.oversubscription": data.draw(st.sampled_from([1, 2, 7]))})  # fmt: skip
-    cluster = Cluster(topology, nodes, data.draw(st.integers(1, topology.node.gpus)))
+    cluster = cluster_of(topology, nodes, data.draw(st.integers(1, topology.node.gpus)))
     pick = st.lists(st.integers(0, cluster.gpus - 1), min_size=5, max_size=5)
     src, dst = np.array(data.draw(pick)), np.array(data.draw(pick))
     routing = data.draw(st.sampled_from(["ideal", "ecmp-hash"]))
@@ -305,7 +305,7 @@ def test_routes_are_consistent(data):
 
 def test_a_hundred_thousand_gpus():
     tracemalloc.start()
-    cluster = Cluster(load_topology("dgx-h100"), 12_500)
+    cluster = cluster_of(load_topology("dgx-h100"), 12_500)
     gpus = np.arange(cluster.gpus)
     routes = cluster.routes(gpus, np.roll(gpus, -1))
     _, peak = tracemalloc.get_traced_memory()
@@ -336,7 +336,7 @@ def _square(tmp_path, **change):
 def test_a_graph_of_ones_own(tmp_path):
     topology = load_topology(_square(tmp_path))
     assert topology.node.gpus == 2 and topology.gpu.name == "a100-80" and topology.scale_up_bandwidth == 300e9
-    cluster = Cluster(topology, 2)
+    cluster = cluster_of(topology, 2)
     routes = cluster.routes([0, 0, 2], [1, 3, 2])
     assert routes.bandwidth.tolist() == [300e9, 25e9, np.inf] and routes.hops.tolist() == [2, 4, 0]
     assert routes.latency == pytest.approx([2e-6, 4e-6, 0])
@@ -346,7 +346,7 @@ def test_a_graph_of_ones_own(tmp_path):
     assert describe(topology, 2)["bisection_bandwidth"] == pytest.approx(25e9)
     assert cluster.find_gpu("node1.gpu1") == 3
     with pytest.raises(TopologyError, match="has 2 nodes with GPUs; 3 were asked for"):
-        Cluster(topology, 3)
+        cluster_of(topology, 3)
 
 
 def test_a_graph_in_graphml_and_one_that_was_built(tmp_path):
@@ -355,7 +355,8 @@ def test_a_graph_in_graphml_and_one_that_was_built(tmp_path):
     graph = build_graph(load_topology("dgx-a100", {"network.leaf_nodes": 1}), 2)
     path = tmp_path / "built.graphml"
     nx.write_graphml(graph, path)
-    loaded, original = Cluster(load_topology(path), 2), Cluster(load_topology("dgx-a100", {"network.leaf_nodes": 1}), 2)
+    loaded = cluster_of(load_topology(path), 2)
+    original = cluster_of(load_topology("dgx-a100", {"network.leaf_nodes": 1}), 2)
     pairs = ([0, 0, 0, 3], [5, 8, 13, 11])
     assert loaded.routes(*pairs).hops.tolist() == original.routes(*pairs).hops.tolist()
     assert loaded.routes(*pairs).bandwidth == pytest.approx(original.routes(*pairs).bandwidth)
@@ -383,4 +384,4 @@ def test_a_graph_that_is_no_node_link_document_is_refused(tmp_path, text):
     path = tmp_path / "graph.json"
     path.write_text(text)
     with pytest.raises(TopologyError, match="this is no node-link JSON or GraphML graph"):
-        Cluster(load_topology(str(path)), 1)
+        cluster_of(load_topology(str(path)), 1)
