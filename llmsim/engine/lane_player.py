@@ -1,17 +1,13 @@
 """One lane being played: its current item, op, part and step, and the alarm that rings when the step is over."""
 
 from array import array
-from typing import TYPE_CHECKING
 
 import numpy as np
 import simpy
 
+from llmsim.engine.activity import NEVER, new_alarm
 from llmsim.engine.plan import Lane, Part
-
-if TYPE_CHECKING:
-    from llmsim.engine.state import Stage
-
-NEVER = float("inf")
+from llmsim.engine.state import Stage
 
 
 class LanePlayer:
@@ -27,7 +23,7 @@ class LanePlayer:
         "started", "steps_left", "times",
     )  # fmt: skip
 
-    def __init__(self, stage: "Stage", lane: Lane) -> None:
+    def __init__(self, stage: Stage, lane: Lane) -> None:
         self.stage, self.env, self.lane = stage, stage.env, lane
         self.items, self.count, self.index = lane.items, len(lane.items), 0
         self.times = array("d")  # start and end of each op, in the order of the lane
@@ -205,10 +201,3 @@ class LanePlayer:
         rows[:, 0] = [label for item in self.items for label in labels[id(item.fragment.ops)]]
         rows[:, 1] = [item.tag for item in self.items for _ in item.fragment.ops]
         return rows
-
-
-def new_alarm(env: simpy.Environment) -> simpy.Event:
-    """An event that a player schedules again and again."""
-    alarm = simpy.Event(env)
-    alarm._ok, alarm._value = True, None
-    return alarm

@@ -1,6 +1,7 @@
 """Plays a `Plan` on simpy: every kernel, ring step and transfer is an event. Only this package imports simpy.
 
-Here: who waits for whom, and who shares what at which speed. `lane_player`: one lane and its alarm.
+`plan`: what is played. `state`: who waits for whom. `lane_player`: one lane and its alarm. `sharing`: who shares what,
+at which speed.
 
 Cost is the design: one scheduled event for an uncontended step, no process and no allocation per op. A lane owns one
 reusable simpy event, its alarm; when rates change the alarm is moved, or found early when it rings and set again.
@@ -9,9 +10,11 @@ reusable simpy event, its alarm; when rates change the alarm is moved, or found 
 from collections.abc import Callable
 
 import numpy as np
+import simpy
 
+from llmsim.engine.activity import NEVER
 from llmsim.engine.lane_player import LanePlayer
-from llmsim.engine.plan import Plan
+from llmsim.engine.plan import Lane, Part, Plan
 from llmsim.engine.state import Stage
 from llmsim.errors import SimulationError
 
@@ -33,11 +36,49 @@ def play(plan: Plan, *, steps: bool = True, progress: Callable[[float], None] | 
     Raises `SimulationError` when lanes are left blocked, naming the first blocked op of each.
     """
     stage = Stage(plan, steps)
-    events = stage.run(progress)
-    blocked = [player for player in stage.players if player.index < player.count]
+    players = players_of(stage)
+    events = run(stage, players, progress)
+    blocked = [player for player in players if player.index < player.count]
     if blocked:
         raise SimulationError(_describe_blocked(blocked))
-    return Played([player.rows() for player in stage.players], events, stage.env.now)
+    return Played([player.rows() for player in players], events, stage.env.now)
+
+
+def players_of(stage: Stage) -> list[LanePlayer]:
+    """One for each lane of the plan; what goes on in the background has begun."""
+    players = [LanePlayer(stage, lane) for lane in stage.plan.lanes]
+    for part in stage.plan.background:
+        _hold(stage, part)
+    return players
+
+
+def _hold(stage: Stage, part: Part) -> None:
+    """An activity without an end: it takes its fair share of its resources, and nothing waits for it."""
+    player = LanePlayer(stage, Lane(-1, "background", []))
+    player.part, player.due, player.mark = part, NEVER, 0.0
+    player.left_latency, player.left_seconds = 0.0, NEVER
+    for resource, amount in part.demands:
+        stage.users[resource][player] = amount
+        stage.load[resource] += amount
+        if stage.load[resource] > stage.limit[resource]:
+            stage.crowd(resource)
+            stage.begun[player] = None
+
+
+def run(stage: Stage, players: list[LanePlayer], progress: Callable[[float], None] | None) -> int:
+    """Play until nothing is left to happen: the number of events."""
+    for player in players:
+        player.next_item()
+    events, step, total = 0, stage.env.step, sum(player.count for player in players)
+    try:
+        while True:
+            for _ in range(50_000):
+                step()
+                events += 1
+            if progress is not None:
+                progress(sum(player.index for player in players) / max(total, 1))
+    except simpy.core.EmptySchedule:
+        return events
 
 
 def _describe_blocked(blocked: list[LanePlayer]) -> str:

@@ -7,12 +7,9 @@ others that lose their reason or that stand in the way of one; in the end every 
 """
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
 
+from llmsim.engine.activity import Activity
 from llmsim.engine.fairness import NEARLY, alone, fill
-
-if TYPE_CHECKING:
-    from llmsim.engine.lane_player import LanePlayer
 
 _SLACK = 1.0 + 1e-7  # a resource counts as oversubscribed beyond this, so that rounding does not
 
@@ -27,14 +24,14 @@ class Sharing:
         self.capacity = list(capacities)
         self.limit = [capacity * _SLACK for capacity in self.capacity]
         self.load = [0.0] * len(self.capacity)
-        self.users: list[dict[LanePlayer, float]] = [{} for _ in self.capacity]  # amounts at full speed, now
+        self.users: list[dict[Activity, float]] = [{} for _ in self.capacity]  # amounts at full speed, now
 
     def change(self, resource: int, capacity: float) -> None:
         """From now on the resource has another capacity."""
         self.capacity[resource] = capacity
         self.limit[resource] = capacity * _SLACK
 
-    def renew(self, resources: Iterable[int], begun: dict["LanePlayer", None]) -> None:
+    def renew(self, resources: Iterable[int], begun: dict[Activity, None]) -> None:
         """Set the speeds of all activities that a change of these resources concerns.
 
         begun: activities that have no speed yet; those that have ended since are left out.
@@ -61,7 +58,7 @@ class Sharing:
                 return
             chosen |= more
 
-    def _contested(self, player: "LanePlayer") -> list[tuple[int, float]]:
+    def _contested(self, player: Activity) -> list[tuple[int, float]]:
         """Its demands on resources on which more is asked for than there is."""
         load, limit, needs = self.load, self.limit, []
         for need in player.part.demands:
@@ -71,16 +68,16 @@ class Sharing:
         return needs
 
     def _shared(
-        self, chosen: dict["LanePlayer", None]
-    ) -> tuple[dict["LanePlayer", float], dict["LanePlayer", int], dict["LanePlayer", None]]:
+        self, chosen: dict[Activity, None]
+    ) -> tuple[dict[Activity, float], dict[Activity, int], dict[Activity, None]]:
         """Speeds that are new among the chosen, beside all others as they are, reasons, and the others that must be
         chosen too."""
         demands = {player: self._contested(player) for player in chosen}
         left, beside = self._left_by_others(demands)
         speeds, frozen = self._filled(demands, left, beside)
-        new: dict[LanePlayer, float] = {}
-        reasons: dict[LanePlayer, int] = {}
-        more: dict[LanePlayer, None] = {}
+        new: dict[Activity, float] = {}
+        reasons: dict[Activity, int] = {}
+        more: dict[Activity, None] = {}
         for player, speed, full in zip(chosen, speeds, frozen):
             before = player.speed
             if abs(speed - before) <= NEARLY * speed:
@@ -111,9 +108,9 @@ class Sharing:
 
     def _filled(
         self,
-        demands: dict["LanePlayer", list[tuple[int, float]]],
+        demands: dict[Activity, list[tuple[int, float]]],
         left: dict[int, float],
-        beside: dict[int, list["LanePlayer"]],
+        beside: dict[int, list[Activity]],
     ) -> tuple[list[float], list[Collection[int]]]:
         """As `fill`; those that meet no other of the chosen, most of them, are not worth its trouble."""
         single = {resource for resource, others in beside.items() if len(others) + 1 == len(self.users[resource])}
@@ -139,11 +136,11 @@ class Sharing:
         return speeds, frozen
 
     def _left_by_others(
-        self, demands: dict["LanePlayer", list[tuple[int, float]]]
-    ) -> tuple[dict[int, float], dict[int, list["LanePlayer"]]]:
+        self, demands: dict[Activity, list[tuple[int, float]]]
+    ) -> tuple[dict[int, float], dict[int, list[Activity]]]:
         """Of each resource that the chosen ones demand: what its other users leave, and who they are."""
         left: dict[int, float] = {}
-        beside: dict[int, list[LanePlayer]] = {}
+        beside: dict[int, list[Activity]] = {}
         for needs in demands.values():
             for resource, _ in needs:
                 if resource not in left:
@@ -155,14 +152,14 @@ class Sharing:
                     left[resource], beside[resource] = rest, others
         return left, beside
 
-    def _reason(self, player: "LanePlayer", new: dict["LanePlayer", float]) -> int:
+    def _reason(self, player: Activity, new: dict[Activity, float]) -> int:
         """A resource that holds the activity back, its old one if that still does; NONE where there is none."""
         if self._is_reason(player.reason, player, new):
             return player.reason
         demands = self._contested(player)
         return next((resource for resource, _ in demands if self._is_reason(resource, player, new)), NONE)
 
-    def _is_reason(self, resource: int, player: "LanePlayer", new: dict["LanePlayer", float]) -> bool:
+    def _is_reason(self, resource: int, player: Activity, new: dict[Activity, float]) -> bool:
         """Whether the resource is full and no activity on it is, over its pace, faster; new: speeds about to be set."""
         if self.load[resource] <= self.limit[resource]:
             return False

@@ -8,7 +8,7 @@ exactly at its limit); their speeds come out as they were.
 import pytest
 
 from llmsim.engine.plan import CapacityChange, Fragment, Item, Lane, Op, Part, Plan
-from llmsim.engine.player import play
+from llmsim.engine.player import play, players_of, run
 from llmsim.engine.sharing import Sharing
 from llmsim.engine.state import Stage
 
@@ -87,7 +87,7 @@ def test_each_step_of_a_ring_is_slowed_by_who_shares_its_link():
 def test_nothing_is_loaded_before_and_after():
     stage = Stage(Plan([1.0, 1.0], [lane(0, op(1, (0, 0.3), (1, 0.7))), lane(1, op(2, (1, 1.0)))]), True)
     assert stage.load == [0.0, 0.0]
-    stage.run(None)
+    run(stage, players_of(stage), None)
     assert stage.load == pytest.approx([0.0, 0.0], abs=1e-12)
     assert not any(stage.users)
 
