@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llmsim import __version__
+from llmsim.analysis.played.trace_rows import build_trace
 from llmsim.analysis.result_metrics import result_metrics
 from llmsim.engine.player import Played, play
 from llmsim.errors import ScenarioError, SimulationError
@@ -36,8 +37,6 @@ class Result:
     @cached_property
     def trace(self) -> "pd.DataFrame":
         """One row an op (`llmsim.trace.COLUMNS`)."""
-        from llmsim.analysis.played.trace_rows import build_trace
-
         return build_trace(self.program, self.played)
 
     @property

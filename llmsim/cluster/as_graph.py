@@ -13,6 +13,7 @@ from llmsim.cluster.cluster import Cluster
 from llmsim.cluster.cluster_of import cluster_of
 from llmsim.cluster.links import Edge
 from llmsim.cluster.node import nic_name, node_edges
+from llmsim.cluster.reading.graph_topology import graph_from_file
 from llmsim.cluster.topology import Topology
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ def build_graph(topology: Topology, nodes: int, gpus_per_node: int | None = None
     import networkx as nx
 
     if topology.graph:
-        from llmsim.cluster.reading.graph_topology import graph_from_file
-
         return graph_from_file(topology.graph)
     cluster = cluster_of(topology, nodes, gpus_per_node)
     graph = nx.DiGraph(name=topology.name, nodes=nodes, gpus_per_node=cluster.gpus_per_node)

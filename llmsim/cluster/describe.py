@@ -8,6 +8,7 @@ from llmsim.cluster.cluster import Cluster
 from llmsim.cluster.cluster_of import cluster_of
 from llmsim.cluster.fabrics.clos import Clos
 from llmsim.cluster.links import KINDS
+from llmsim.cluster.reading.graph_topology import gpus_by_node, graph_from_file
 from llmsim.cluster.topology import Topology
 
 MOST_SAMPLED = 256
@@ -45,8 +46,6 @@ def describe(topology: Topology, nodes: int, gpus_per_node: int | None = None) -
 
 def _counts(cluster: Cluster) -> dict[str, int]:
     if cluster.topology.graph:
-        from llmsim.cluster.reading.graph_topology import graph_from_file
-
         graph = graph_from_file(cluster.topology.graph)
         return dict(Counter(kind for _, kind in graph.nodes(data="kind")))
     node, fabric, nodes = cluster.topology.node, cluster.fabric, cluster.nodes
@@ -127,8 +126,6 @@ def _cut(cluster: Cluster, half: int) -> float:
 
 
 def _graph_cut(cluster: Cluster) -> float:
-    from llmsim.cluster.reading.graph_topology import gpus_by_node, graph_from_file
-
     graph = graph_from_file(cluster.topology.graph)
     nodes = gpus_by_node(graph, str(cluster.topology.graph))[: cluster.nodes]
     half = len(nodes) // 2

@@ -10,6 +10,7 @@ from llmsim.model.architecture import Architecture
 from llmsim.model.config_families import READERS
 from llmsim.model.config_fields import ConfigFields
 from llmsim.model.mapping import architecture_from_mapping
+from llmsim.model.published import models
 
 
 def load_config(path: str | Path) -> Architecture:
@@ -32,8 +33,6 @@ def load_config(path: str | Path) -> Architecture:
 
 def _no_such(path: str | Path) -> str:
     """A hub name such as meta-llama/Llama-3.1-8B looks like a path; nothing is downloaded."""
-    from llmsim.model.published import models
-
     hint = nearest(Path(path).name.removesuffix(".json").lower(), models())
     return f"there is no file {str(path)!r}; expected the path of a config.json, or a name from `llmsim models`{hint}"
 

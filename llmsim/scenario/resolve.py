@@ -13,7 +13,9 @@ from llmsim.cluster.reading.load import load_topology
 from llmsim.cluster.topology import Topology
 from llmsim.errors import ScenarioError, UserError
 from llmsim.model.architecture import Architecture
+from llmsim.model.huggingface import load_config
 from llmsim.model.mapping import architecture_from_mapping
+from llmsim.model.published import model
 from llmsim.parallel.layout import Layout
 from llmsim.scenario.checks.registry import run_checks, run_grid_checks, run_not_yet, run_warnings
 from llmsim.scenario.checks.subject import Subject
@@ -125,10 +127,7 @@ def _model(scenario: ScenarioKeys, origin: Origin) -> Architecture:
     if not isinstance(value, str):
         return architecture_from_mapping(value, scenario.name)
     if value.endswith(".json") or "/" in value or "\\" in value or Path(value).is_dir():
-        from llmsim.model.huggingface import load_config
-
         return load_config(_beside(value, origin))
-    from llmsim.model.published import model
 
     return model(value).architecture
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator
 
+from llmsim.catalogue.frameworks import frameworks
+from llmsim.catalogue.host_constants import host_ways
 from llmsim.cluster.topology import MOST_GPUS
 from llmsim.errors import nearest
 from llmsim.model.architecture import MOST_LAYERS
@@ -200,7 +202,6 @@ def _host(value: object) -> object:
     """The name of a way to launch (`catalogue/host.yaml`), or its costs."""
     if value is None or isinstance(value, Mapping | Host):
         return value or {}
-    from llmsim.catalogue.host_constants import host_ways
 
     ways = host_ways()
     if not isinstance(value, str) or value not in ways:
@@ -213,7 +214,6 @@ def _framework(value: object) -> object:
     """The name of a framework; its traits (`catalogue/measured/frameworks.yaml`) are the defaults of other keys."""
     if value is None:
         return None
-    from llmsim.catalogue.frameworks import frameworks
 
     if not isinstance(value, str) or value not in frameworks():
         hint = nearest(value, frameworks()) if isinstance(value, str) else ""

@@ -16,8 +16,10 @@ from llmsim.cluster.topology import Topology
 from llmsim.cluster.traffic import Flows, Traffic, exchange_traffic, ring_traffic
 from llmsim.collectives import CollectivePlan, Group, bus_factor, plan_collective
 from llmsim.engine.plan import Fragment, Item, Lane, Op, Part, Plan
+from llmsim.engine.player import play
 from llmsim.engine.rates import feasible
 from llmsim.errors import CollectiveError
+from llmsim.trace import trace_frame
 from llmsim.units import parse_quantity
 
 if TYPE_CHECKING:
@@ -81,8 +83,6 @@ class CollectiveResult:
     @cached_property
     def trace(self) -> "pd.DataFrame":
         """One row a step (`llmsim.trace.COLUMNS`): rank 0 stands for all, bytes are what a member sends in the step."""
-        from llmsim.trace import trace_frame
-
         about = {"rank": 0, "ranks": self.ranks, "stream": "collective", "group": "world", "phase": ""}
         sent = [phase.intra_bytes + phase.inter_bytes for phase in self.plan.phases]
         moves = [phase.seconds > 0 for phase in self.plan.phases]
@@ -142,8 +142,6 @@ class Communicator:
         self, operation: str, size: float, algorithm: str = "auto", protocol: str = "auto", steps: bool = True
     ) -> CollectiveResult:
         """Play one operation of `size` bytes; steps: each step is an event of its own, else equal steps are merged."""
-        from llmsim.engine.player import play
-
         plan = plan_collective(operation, float(size), self.group, algorithm, protocol)
         load = self._load(plan.algorithm if operation == "all_to_all" else "ring")
         engine = Plan(capacities=load.capacities)

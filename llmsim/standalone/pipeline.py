@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmsim.engine.plan import Fragment, Item, Lane, Op, Part, Plan
+from llmsim.engine.player import play
 from llmsim.errors import ScheduleError, SimulationError
 from llmsim.parallel.schedules import evaluate, needs_times
 from llmsim.parallel.schedules import schedule as find_schedule
 from llmsim.parallel.schedules.evaluate import Times, duration, stage_times
 from llmsim.parallel.schedules.order import Schedule, outputs, parts, peaks
+from llmsim.trace import trace_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,8 +121,6 @@ class ScheduleResult:
     @cached_property
     def trace(self) -> "pd.DataFrame":
         """One row an op; an overlapped forward/backward block is a row on `compute` and one on `beside`."""
-        from llmsim.trace import trace_frame
-
         rows = []
         per_direction = self.schedule.micro_batches_of_direction
         for rank, (order, times) in enumerate(zip(self.orders, self.played)):
@@ -166,8 +166,6 @@ def simulate_schedule(
 
 def _play(order: Schedule, seconds: dict[str, list[float]], overlap: float) -> tuple[np.ndarray, ...]:
     """(ops, 2) of start and end for each rank; what a rank makes for itself is there at once, for others after comm."""
-    from llmsim.engine.player import play
-
     signals: dict[tuple, int] = {}  # (output, whether it crosses ranks) -> signal
     waits = [
         [tuple([signals.setdefault(found, len(signals)) for found in order.dependencies(op)]) for op in ops]

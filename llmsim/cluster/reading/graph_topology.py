@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmsim.cluster.reading.graph_file import INSIDE, graph_from_file, read_graph_file
+from llmsim.cluster.reading.nccl_xml import topology_from_xml
 from llmsim.cluster.reading.parse import parse_topology
 from llmsim.cluster.topology import Topology
 from llmsim.errors import TopologyError
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 def topology_from_graph(path: Path, overrides: Mapping[str, object]) -> Topology:
     """What the rest of llmsim asks of a topology, read off a user's graph (or off an NCCL topology XML)."""
     if path.suffix == ".xml":
-        from llmsim.cluster.reading.nccl_xml import topology_from_xml
-
         return topology_from_xml(path, overrides)
     file = read_graph_file(path)
     graph = graph_from_file(file)

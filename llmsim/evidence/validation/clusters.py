@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from llmsim.catalogue.frameworks import framework_data
+from llmsim.catalogue.gpus import gpu
 from llmsim.cluster.reading.load import load_topology
 from llmsim.cluster.topology import Topology
 from llmsim.errors import CatalogueError, nearest
@@ -54,8 +55,6 @@ def _node(gpu: str, nodes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _is_memory(word: str, node: Mapping[str, Any]) -> bool:
     """Whether a word such as `80GB` (decimal or binary) is the memory of this node's GPU."""
-    from llmsim.catalogue.gpus import gpu
-
     found = _MEMORY.fullmatch(word)
     memory = gpu(node.get("overrides", {}).get("node.gpu") or _topology(node["topology"]).node.gpu).memory_bytes
     return found is not None and any(abs(int(found[1]) * unit / memory - 1) < 0.05 for unit in (1e9, 2.0**30))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llmsim.evidence.calibration.estimate import estimate
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -67,8 +69,6 @@ def _share(rows: "pd.DataFrame", columns: tuple[str, ...]) -> np.ndarray:
 
 
 def _speeds(others: "pd.DataFrame") -> dict[str, float]:
-    from llmsim.evidence.calibration.estimate import estimate
-
     names = ("computing", "communication")
     trust = 1.0 / others.groupby("group")["group"].transform("size").to_numpy(float)
     measured = others["measured"].to_numpy(float)

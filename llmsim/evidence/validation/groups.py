@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from llmsim.evidence.measured.collective_accuracy import accuracy_table, leave_one_source_out
+from llmsim.evidence.measured.kernels import measured_kernels
+
 
 def kernel_errors() -> list[dict[str, Any]]:
     """Rows by kind of kernel and GPU: n, median, p90, worst and bias as fractions of the measured time."""
-    from llmsim.evidence.measured.kernels import measured_kernels
-
     groups: dict[tuple[str, str], list[float]] = {}
     for row in measured_kernels():
         error = row.predicted() / row.seconds - 1.0
@@ -18,15 +19,11 @@ def kernel_errors() -> list[dict[str, Any]]:
 
 def collective_errors() -> list[dict[str, Any]]:
     """Rows by, value, n, median, p90, worst, bias: sizes, GPUs, operations (`llmsim.collectives.accuracy`)."""
-    from llmsim.evidence.measured.collective_accuracy import accuracy_table
-
     return accuracy_table()
 
 
 def collective_transfer(workers: int) -> list[dict[str, Any]]:
     """The same by size and source, each source predicted by constants fitted to the other sources only."""
-    from llmsim.evidence.measured.collective_accuracy import leave_one_source_out
-
     return leave_one_source_out(workers=workers)
 
 

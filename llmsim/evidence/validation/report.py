@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmsim.evidence.validation.summary import percent
+from llmsim.evidence.validation.cross import cross_validation
+from llmsim.evidence.validation.groups import collective_errors, kernel_errors
+from llmsim.evidence.validation.run import validate
+from llmsim.evidence.validation.summary import figures, not_simulated, percent, summary, totals, worst
 from llmsim.files import write_text
 
 if TYPE_CHECKING:
@@ -23,7 +26,6 @@ _NOT_MODELLED = (
 
 def write_report(path: str | Path, frame: "pd.DataFrame | None" = None, workers: int = 2) -> Path:
     """Write the page (Markdown) and its picture beside it (same name, .png); validates everything without `frame`."""
-    from llmsim.evidence.validation.run import validate
     from llmsim.plots.style import save_figure
     from llmsim.plots.validation import plot_validation
 
@@ -36,10 +38,6 @@ def write_report(path: str | Path, frame: "pd.DataFrame | None" = None, workers:
 
 def report_text(frame: "pd.DataFrame", picture: str) -> str:
     """The page as Markdown."""
-    from llmsim.evidence.validation.cross import cross_validation
-    from llmsim.evidence.validation.groups import collective_errors, kernel_errors
-    from llmsim.evidence.validation.summary import figures, not_simulated, summary, totals, worst
-
     done = frame[frame["error"].notna()]
     everything = figures(done["error"].astype(float))
     missing = len(frame) - everything["n"]

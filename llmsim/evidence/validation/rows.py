@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llmsim.catalogue.frameworks import framework_data, merged
 from llmsim.errors import CatalogueError, nearest
 from llmsim.evidence.validation.clusters import cluster_of
+from llmsim.scenario import Scenario
 
 if TYPE_CHECKING:
     from llmsim.scenario import Scenario
@@ -70,8 +71,6 @@ def find_row(row_id: str) -> dict[str, str]:
 
 def scenario_of(row_id: str, detail: str = "block") -> "Scenario":
     """The scenario of a published run. Raises the `UserError` of what llmsim cannot express."""
-    from llmsim.scenario import Scenario
-
     return Scenario(**scenario_mapping(find_row(row_id), detail))
 
 

@@ -16,6 +16,7 @@ from llmsim.evidence.validation.rows import (
     scenario_mapping,
     source_of,
 )
+from llmsim.simulation import simulate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,8 +53,6 @@ def compare(row: Row, detail: str = "block") -> dict[str, Any]:
         "reason": "",
     }
     try:
-        from llmsim.simulation import simulate
-
         metrics = simulate(scenario_mapping(row, detail)).metrics
     except UserError as error:
         record["reason"] = "; ".join(str(error).splitlines())

@@ -17,6 +17,7 @@ from llmsim.parallel.schedules.interleaved import check_interleaved, interleaved
 from llmsim.parallel.schedules.looped_bfs import looped_bfs, looped_bfs_fifo
 from llmsim.parallel.schedules.one_f_one_b import one_f_one_b
 from llmsim.parallel.schedules.order import Schedule
+from llmsim.parallel.schedules.table import read_table
 from llmsim.parallel.schedules.zb_auto import search
 from llmsim.parallel.schedules.zb_h1 import zb_h1
 from llmsim.parallel.schedules.zb_h2 import zb_h2
@@ -137,8 +138,6 @@ def is_table(name: str | Path) -> bool:
 
 
 def _from_table(name: str | Path, wanted: dict[str, int | None]) -> Schedule:
-    from llmsim.parallel.schedules.table import read_table
-
     found = read_table(name)
     for key, value in wanted.items():
         if value is not None and value != getattr(found, key):

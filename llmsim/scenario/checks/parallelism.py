@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from llmsim.errors import UserError
+from llmsim.parallel.schedules import check_schedule as check_registered
+from llmsim.parallel.schedules import schedule as find_schedule
+from llmsim.parallel.schedules.registry import is_table
 from llmsim.scenario.checks.subject import Found, Subject, nearest_divisor
 
 # -- data and batch ------------------------------------------------------------------------------------------------
@@ -182,10 +185,6 @@ def check_context_kind(s: Subject) -> Found:
 
 def check_schedule(s: Subject) -> Found:
     """The registry's own rules on the name, the chunks and the micro-batches; a table is read and checked."""
-    from llmsim.parallel.schedules import check_schedule as check_registered
-    from llmsim.parallel.schedules import schedule as find_schedule
-    from llmsim.parallel.schedules.registry import is_table
-
     p = s.scenario.parallelism
     if not s.micro_batches:
         return  # the batch is reported already

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from llmsim.catalogue.datasets import dataset
+from llmsim.cluster.host import way_exists
 from llmsim.errors import UserError
 from llmsim.parallel.layout import expert_places, experts_divide
 from llmsim.scenario.checks.subject import Found, Subject, nearest_divisor
@@ -84,8 +86,6 @@ def check_grad_reduction(s: Subject) -> Found:
 
 
 def check_offload(s: Subject) -> Found:
-    from llmsim.cluster.host import way_exists
-
     p, asked = s.scenario.parallelism, s.scenario.training.offload
     if asked.optimizer != "none" and s.scenario.training.optimizer == "muon":
         yield (
@@ -145,8 +145,6 @@ def check_storage(s: Subject) -> Found:
 
 
 def check_dataset(s: Subject) -> Found:
-    from llmsim.catalogue.datasets import dataset
-
     data = s.scenario.data
     if data.dataset is None:
         return

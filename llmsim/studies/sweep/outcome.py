@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmsim.errors import LlmsimError, UserError
+from llmsim.memory.shortfall import shortfalls
+from llmsim.scenario.overrides import overridden
+from llmsim.simulation import simulate
 
 if TYPE_CHECKING:
     from llmsim.scenario import Scenario
@@ -21,9 +24,6 @@ def run_point(scenario: "Scenario", point: Mapping[str, Any]) -> Row:
 
     status: ok; out_of_memory (metrics are given all the same); invalid (a `UserError`); failed (a bug in llmsim).
     """
-    from llmsim.memory.shortfall import shortfalls
-    from llmsim.simulation import simulate
-
     try:
         changed = scenario.with_values({"simulation.detail": "block", **point})
         metrics = simulate(changed).metrics
@@ -52,8 +52,6 @@ def flatten(metrics: Mapping[str, Any], prefix: str = "") -> Row:
 def key_of(scenario: "Scenario", point: Mapping[str, Any]) -> str:
     """A hash of everything that the result depends on: the scenario with the point's values, and llmsim's version."""
     from importlib.metadata import version
-
-    from llmsim.scenario.overrides import overridden
 
     try:
         mapping: Any = overridden(scenario._given, point)

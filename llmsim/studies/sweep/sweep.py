@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmsim.errors import UserError
+from llmsim.files import TABLES, check_output, write_table
 from llmsim.scenario import Scenario
 from llmsim.studies.sweep.journal import Journal
 from llmsim.studies.sweep.outcome import STATUSES, Row, key_of, run_point
@@ -103,15 +104,11 @@ def point_values(point: Mapping[str, Any]) -> Row:
 
 
 def _checked(out: str | Path) -> Path:
-    from llmsim.files import TABLES, check_output
-
     check_output(str(out), TABLES)
     return Path(out)
 
 
 def _write(table: "pd.DataFrame", path: Path) -> None:
-    from llmsim.files import write_table
-
     write_table(_storable(table) if path.suffix.lower() == ".parquet" else table, path)
 
 
