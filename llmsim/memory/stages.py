@@ -1,5 +1,6 @@
 """Footprints and model states of every virtual stage of a scenario."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llmsim.memory.footprint import (
@@ -14,11 +15,11 @@ from llmsim.memory.footprint import (
 )
 from llmsim.memory.states import Keeping
 from llmsim.model.shard import Shard
-from llmsim.program.build import Builder
 from llmsim.program.physics import physics_of
-from llmsim.program.program import Program
+from llmsim.program.setup import Setup
 from llmsim.program.stages.parts import StagePart
 from llmsim.program.stages.shares import DTYPE_BYTES, Shares
+from llmsim.program.stages.stage import StageProgram
 from llmsim.scenario import Scenario
 
 _EDGE = {"embedding": embedding_part, "head": head_part, "projector": projector_part, "mtp": mtp_part}
@@ -34,10 +35,11 @@ class StageMemory:
     update: float  # bytes a parameter held, while the optimizer works
 
 
-def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
-    builder = Builder(scenario, physics_of(scenario))
-    options, shard, training = builder.options, builder.shard, scenario.training
-    layout, architecture = builder.resolved.layout, builder.resolved.architecture
+def stage_memory(scenario: Scenario, stages: Sequence[StageProgram]) -> StageMemory:
+    """What a rank of each virtual stage holds, and how much of it when."""
+    setup = Setup(scenario, physics_of(scenario))
+    options, shard, training = setup.options, setup.shard, scenario.training
+    layout, architecture = setup.resolved.layout, setup.resolved.architecture
     sharding = options.sharding
     gradient = max(DTYPE_BYTES[training.grad_dtype], 4 if options.param_bytes == 4 else 2)
     # Gradients that autograd makes in 16 bits and adds to an fp32 buffer keep their own memory from step to step: as
@@ -61,7 +63,7 @@ def stage_memory(scenario: Scenario, program: Program) -> StageMemory:
         return known[key]
 
     footprints = []
-    for stage in program.stages:
+    for stage in stages:
         parts = [footprint(part, shares) for part, shares in zip(stage.parts, stage.parameters)]
         parts = [replace(part, kept=0.0, moved=part.kept) if moved else part for part, moved in zip(parts, stage.moved)]
         footprints.append(Footprint(tuple(parts), gradients, received))

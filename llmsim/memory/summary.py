@@ -163,7 +163,7 @@ def _rows(entry: ClassMemory) -> tuple[np.ndarray, ...]:
 
 def memory_of(scenario: Scenario, program: Program, played: Played) -> Memory:
     """What every rank class held while the program was played."""
-    constants, memory = memory_constants(), stage_memory(scenario, program)
+    constants, memory = memory_constants(), stage_memory(scenario, program.stages)
     replay, classes = Replay(program, played), program.classes
     total = scenario.resolve().topology.gpu.memory_bytes
     room = total - constants.context

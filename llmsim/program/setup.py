@@ -8,6 +8,8 @@ import numpy as np
 from llmsim.cluster.cluster import Cluster
 from llmsim.cluster.cluster_of import cluster_of
 from llmsim.cluster.traffic import Traffic, exchange_traffic, host_traffic, peer_traffic, ring_traffic
+from llmsim.cost.kernels import KernelTraits
+from llmsim.cost.spread import slowest_share
 from llmsim.model.shard import Shard
 from llmsim.parallel.schedules import schedule as find_schedule
 from llmsim.parallel.schedules.order import Schedule
@@ -27,11 +29,15 @@ from llmsim.scenario import Scenario
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """What a scenario's ranks are told by, each part made once."""
+class Setup:
+    """What a scenario's ranks are told by, each part made once.
+
+    order: stands in for the schedule where only what it says of each rank is asked for, as bounds do.
+    """
 
     scenario: Scenario
     physics: Physics
+    order: Schedule | None = None
 
     @property
     def what_if(self) -> WhatIf:
@@ -58,6 +64,8 @@ class Ranks:
 
     @cached_property
     def schedule(self) -> Schedule:
+        if self.order is not None:
+            return self.order
         layout = self.resolved.layout
         found = find_schedule(self.resolved.schedule, layout.pp, layout.micro_batches, layout.vpp)
         return paired(found) if self.scenario.training.overlap.ep else found
@@ -169,3 +177,44 @@ class Ranks:
         links = len(self.cluster.links)
         others = self.background.marks(links)
         return others + (others.max() + 1) * self.faults.link_marks(links)
+
+    @property
+    def traits(self) -> KernelTraits:
+        """Under which conditions kernels run here."""
+        what_if = self.what_if
+        return KernelTraits(
+            launch=None if what_if.launch else 0.0,
+            math=what_if.math * slowest_share(self.resolved.layout.ranks),
+            precision=self.scenario.training.precision,
+            sustained=True,
+            memory=what_if.hbm,
+        )
+
+    @property
+    def pass_kinds(self) -> tuple[str, ...]:
+        """Groups that communicate within a pass."""
+        offloading = self.options.offloading
+        inside = ("tp", "cp", "ep", *(offloading.inside_passes if offloading else ()))
+        if self.options.sharding is None:
+            return inside
+        handed_over = ("to_cpu",) if offloading and offloading.optimizer != "none" else ()
+        return (*inside, "dp", "shard", "replica", "edp", "eshard", "ereplica", *handed_over)
+
+    def stages_of(self, rank: int) -> dict[tuple[int, int], StageProgram]:
+        """What a pipeline rank holds, by direction and virtual stage."""
+        return {
+            (direction, stage): self.stages[stage]
+            for direction in range(self.schedule.directions)
+            for stage in range(self.schedule.virtual_stages)
+            if self.schedule.rank_of(direction, stage) == rank
+        }
+
+    def degrees(self, stage: int) -> dict[str, float]:
+        """Ranks in each kind of group that ends an iteration of a pipeline rank."""
+        layout = self.resolved.layout
+        degrees: dict[str, float] = {"dp": layout.dp * layout.cp, "edp": layout.edp, "norm": layout.tp * layout.pp}
+        degrees |= {kind: layout.degree(kind) for kind in ("shard", "replica", "eshard", "ereplica")}
+        degrees["embedding"] = 2 if self.ends is not None and stage in self.ends else 1
+        architecture = self.resolved.architecture
+        degrees["embedding_parameters"] = architecture.vocab * architecture.hidden / layout.tp
+        return degrees

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 import llmsim
 from llmsim.errors import ScenarioError
 from llmsim.parallel.stages import balance_layers
-from llmsim.program.build import Builder
 from llmsim.program.physics import physics_of
+from llmsim.program.setup import Setup
 
 COST = st.integers(1, 12).map(lambda n: n / 4)
 
@@ -107,7 +107,7 @@ def test_recomputing_a_few_layers_of_each_stage_balances_as_recomputing_all():
         parallelism = SCENARIO["parallelism"] | {"stage_layers": "balanced"}
         training = SCENARIO["training"] | {"recompute": recompute}
         scenario = llmsim.Scenario(**SCENARIO | {"parallelism": parallelism, "training": training})
-        stages = Builder(scenario, physics_of(scenario)).stages
+        stages = Setup(scenario, physics_of(scenario)).stages
         return [sum(part.role == "layer" for part in stage.parts) for stage in stages]
 
     assert counts({"mode": "full", "layers": 4}) == counts("full")

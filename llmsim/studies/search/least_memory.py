@@ -15,13 +15,13 @@ def least_bytes(outline: Outline) -> tuple[float, float]:
     """(bytes on the fullest GPU, at least; bytes that a GPU has)."""
     constants, memory = memory_constants(), _memory(outline)
     most = 0.0
-    for rank in range(outline.schedule.stages):
+    for rank in range(outline.setup.schedule.stages):
         stages = [stage for _, stage in outline.held(rank)]
         footprints = [memory.footprints[s] for s in stages]
         shares = sum((footprint.parameters for footprint in footprints), Shares(0.0, 0.0))
         flight = outline.orders.peaks[rank]
         kept = flight * min(footprint.kept for footprint in footprints)
-        if outline.schedule.split_backward:
+        if outline.setup.schedule.split_backward:
             # Between the halves of a backward less may be held than before them.
             kept = flight * min(min(f.kept, f.waiting) for f in footprints)
         coming = max(kept, max(f.kept + f.forward for f in footprints))
@@ -32,16 +32,17 @@ def least_bytes(outline: Outline) -> tuple[float, float]:
             whole = [f.parameters.total for f in footprints]
             summed = memory.whole_gradients * (max(whole) if late is None else sum(whole))
             most = max(most, states + summed + (late or 0) * min(f.kept for f in footprints))
-    gpu = outline.resolved.topology.gpu
+    gpu = outline.setup.resolved.topology.gpu
     return most + constants.workspaces, gpu.memory_bytes - constants.context
 
 
 def _memory(outline: Outline) -> StageMemory:
-    p, t, layout = outline.scenario.parallelism, outline.scenario.training, outline.resolved.layout
+    setup = outline.setup
+    p, t, layout = setup.scenario.parallelism, setup.scenario.training, setup.resolved.layout
     key = (
-        outline.options, outline.shard, outline.resolved.architecture, t.grad_dtype, t.optimizer, t.offload, p.zero,
+        setup.options, setup.shard, setup.resolved.architecture, t.grad_dtype, t.optimizer, t.offload, p.zero,
         layout.shard, layout.expert_shard, layout.pp > 1, layout.micro_batches > 1,
-        *((stage.parts, stage.parameters, stage.moved) for stage in outline.stages),
+        *((stage.parts, stage.parameters, stage.moved) for stage in setup.stages),
     )  # fmt: skip
     return _remembered(_Keyed(key, outline))
 
@@ -61,4 +62,4 @@ class _Keyed:
 
 @lru_cache(maxsize=512)
 def _remembered(keyed: _Keyed) -> StageMemory:
-    return stage_memory(keyed.outline.scenario, keyed.outline)
+    return stage_memory(keyed.outline.setup.scenario, keyed.outline.setup.stages)

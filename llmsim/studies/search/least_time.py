@@ -49,7 +49,7 @@ class _Finish:
 
 def least_seconds(outline: Outline) -> float:
     """Seconds of an iteration, at least."""
-    schedule, options, layout = outline.schedule, outline.options, outline.resolved.layout
+    schedule, options, layout = outline.setup.schedule, outline.setup.options, outline.setup.resolved.layout
     times, costs = _times(outline), outline.costs
     per_direction = layout.micro_batches // schedule.directions
     kinds = {op[0] for ops in schedule.orders for op in ops}
@@ -75,11 +75,11 @@ def least_seconds(outline: Outline) -> float:
     if layout.tp * layout.pp > 1:
         reached += costs.seconds(Communication("all_reduce", "norm", 4.0))
     total = reached + max(part.after for part in finish)
-    if outline.loading:
+    if outline.setup.loading:
         # Measured from the end of the first iteration, whose last optimizer steps may run beside the second's start.
         total -= max(part.after for part in finish) + max(_early(outline, [(0, s)]) for s in range(len(times.forward)))
     # Kernel times that vary are gamma distributed, and their sum deviates less than each of them.
-    slowest = 1.0 - _LEAST_JITTERED * outline.scenario.simulation.jitter
+    slowest = 1.0 - _LEAST_JITTERED * outline.setup.scenario.simulation.jitter
     return max(total * slowest, 0.0) * _ROUNDING
 
 
@@ -87,7 +87,7 @@ def least_seconds(outline: Outline) -> float:
 
 
 def _times(outline: Outline) -> _Times:
-    schedule, options, costs = outline.schedule, outline.options, outline.costs
+    schedule, options, costs = outline.setup.schedule, outline.setup.options, outline.costs
     count = schedule.virtual_stages
     send = {way: 0.0 for way in ("next", "prev")}
     if schedule.stages > 1:
@@ -119,7 +119,7 @@ def _parts(outline: Outline) -> list[tuple[float, ...]]:
     """(forward, fused backward, first half, second half) of each virtual stage, without what sharding adds."""
     return [
         tuple(map(sum, zip((0.0,) * 4, *(_passes(steps, outline.costs) for _, steps in stage.steps.parts))))
-        for stage in outline.stages
+        for stage in outline.setup.stages
     ]
 
 
@@ -147,9 +147,9 @@ def _path(steps: Sequence[Step], costs: Costs) -> float:
 
 def _gathers(outline: Outline, stage: int) -> tuple[float, float]:
     """Seconds of the first parameter gather of a sharded stage, and of all of them."""
-    sharding = outline.options.sharding
+    sharding = outline.setup.options.sharding
     assert sharding is not None
-    seconds = [_seconds(gathers(share, sharding, ""), outline) for share in outline.stages[stage].parameters]
+    seconds = [_seconds(gathers(share, sharding, ""), outline) for share in outline.setup.stages[stage].parameters]
     return seconds[0] if seconds else 0.0, sum(seconds)
 
 
@@ -185,17 +185,17 @@ def _seconds(steps: Sequence[Step], outline: Outline) -> float:
 
 
 def _closing(outline: Outline, rank: int) -> Closing:
-    return Closing(outline.options, outline._degrees(rank))
+    return Closing(outline.setup.options, outline.setup.degrees(rank))
 
 
 def _finishes(outline: Outline) -> list[_Finish]:
     """By pipeline rank; once for ranks that hold the same."""
     known: dict[tuple, _Finish] = {}
     result = []
-    for rank in range(outline.schedule.stages):
-        held = [outline.stages[s] for _, s in outline.held(rank)]
+    for rank in range(outline.setup.schedule.stages):
+        held = [outline.setup.stages[s] for _, s in outline.held(rank)]
         alike = tuple((stage.parameters, tuple(part.kind for part in stage.parts)) for stage in held)
-        key = (alike, *outline._degrees(rank).items())
+        key = (alike, *outline.setup.degrees(rank).items())
         if key not in known:
             known[key] = _finish(outline, rank)
         result.append(known[key])
@@ -203,8 +203,8 @@ def _finishes(outline: Outline) -> list[_Finish]:
 
 
 def _finish(outline: Outline, rank: int) -> _Finish:
-    options, closing = outline.options, _closing(outline, rank)
-    stages = [outline.stages[s] for _, s in outline.held(rank)]
+    options, closing = outline.setup.options, _closing(outline, rank)
+    stages = [outline.setup.stages[s] for _, s in outline.held(rank)]
     totals, parts = [stage.total for stage in stages], sum(len(stage.parameters) for stage in stages)
     matrices = outline.matrices(tuple(s for _, s in outline.held(rank))) if options.optimizer == "muon" else {}
     steps = closing.steps(totals, parts, matrices)
@@ -224,9 +224,9 @@ def _finish(outline: Outline, rank: int) -> _Finish:
 
 def _buckets(outline: Outline, stage: int) -> list[tuple[Shares, int]]:
     """(parameters, parts) of each bucket of gradients, in the order in which a backward makes them."""
-    parameters = tuple(reversed(outline.stages[stage].parameters))
+    parameters = tuple(reversed(outline.setup.stages[stage].parameters))
     result, begin = [], 0
-    for count in buckets(parameters, outline.options.bucket):
+    for count in buckets(parameters, outline.setup.options.bucket):
         result.append((sum(parameters[begin : begin + count], Shares(0.0, 0.0)), count))
         begin += count
     return result
@@ -240,24 +240,26 @@ def _last_bucket(outline: Outline, closing: Closing, stage: int) -> float:
 
 def _reduced_at_once(outline: Outline, stage: int) -> float:
     """A reduction that computation waits for, of one backward."""
-    program = outline.stages[stage]
-    closing = _closing(outline, outline.schedule.rank_of(0, stage))
+    program = outline.setup.stages[stage]
+    closing = _closing(outline, outline.setup.schedule.rank_of(0, stage))
     return _seconds(closing.reductions(program.total, len(program.parameters)), outline) if closing.reducing else 0.0
 
 
 def _early(outline: Outline, held: list[tuple[int, int]]) -> float:
     """The gather of parameters that the first forward of a rank waits for."""
-    options, layout = outline.options, outline.resolved.layout
-    if options.sharding or not options.sharded_optimizer or not options.overlap_gather or outline.loading:
+    options, layout = outline.setup.options, outline.setup.resolved.layout
+    if options.sharding or not options.sharded_optimizer or not options.overlap_gather or outline.setup.loading:
         return 0.0
     if layout.dp * layout.cp == 1 or min(s for _, s in held):
         return 0.0
-    return _seconds(_closing(outline, outline.schedule.rank_of(0, 0)).gathers(outline.stages[0].total), outline)
+    return _seconds(
+        _closing(outline, outline.setup.schedule.rank_of(0, 0)).gathers(outline.setup.stages[0].total), outline
+    )
 
 
 def _carried(outline: Outline, rank: int, held: list[tuple[int, int]]) -> float:
     """Seconds of one micro-batch on the data parallel stream, where gradients are reduced for each."""
-    options, closing = outline.options, _closing(outline, rank)
+    options, closing = outline.setup.options, _closing(outline, rank)
     if options.accumulate_locally or options.sharding is not None or not options.overlap_reduce:
         return 0.0
     if not closing.reducing:

@@ -18,11 +18,11 @@ from llmsim.parallel.schedules import schedule as find_schedule
 from llmsim.parallel.schedules.order import Schedule, peaks
 from llmsim.parallel.schedules.paired import paired
 from llmsim.parallel.schedules.registry import is_table, needs_times
-from llmsim.program.build import Builder
 from llmsim.program.folding.groups import class_groups
 from llmsim.program.passes.labels import Numbered
 from llmsim.program.passes.op_costs import ClassCosts, ClassGroup
 from llmsim.program.physics import Physics, physics_of
+from llmsim.program.setup import Setup
 from llmsim.scenario import Scenario
 
 
@@ -77,43 +77,31 @@ class Orders:
 
 
 @dataclass(frozen=True)
-class Outline(Builder):
-    """A `Builder` of a scenario without its faults, whose parts are shared with those of similar layouts."""
+class Outline:
+    """The setup of a scenario without its faults, whose parts are shared with those of similar layouts."""
 
-    @cached_property
-    def schedule(self) -> Schedule:
-        return self.orders.schedule
-
-    @cached_property
-    def orders(self) -> "Orders":
-        """With fewer micro-batches where they are many: what is read from it is the same."""
-        name, layout = self.resolved.schedule, self.resolved.layout
-        count, most = layout.micro_batches, 4 * layout.pp
-        # Interleaved orders want a multiple of the stages, schedules from both ends an even number. Orders that are
-        # searched for, or a user's own, need not be alike for other numbers.
-        if count > most and count % layout.pp == 0 and not is_table(name) and not needs_times(name):
-            count = most
-        return _schedule(name, layout.pp, count, layout.vpp, self.scenario.training.overlap.ep)
+    setup: Setup
+    orders: Orders
 
     def held(self, rank: int) -> list[tuple[int, int]]:
         """(direction, virtual stage) of what a pipeline rank holds."""
-        placement = self.schedule.placement
+        placement = self.setup.schedule.placement
         return [(d, s) for d, ranks in enumerate(placement) for s, holder in enumerate(ranks) if holder == rank]
 
     def matrices(self, stages: tuple[int, ...]) -> Counter:
         """As `StageProgram.matrices`, of several."""
-        return sum((self.stages[stage].matrices for stage in stages), Counter())
+        return sum((self.setup.stages[stage].matrices for stage in stages), Counter())
 
     @cached_property
     def costs(self) -> Costs:
-        layout = replace(self.resolved.layout, micro_batches=1, vpp=1)
-        ends = tuple(self.ends or ())
-        section = self.scenario.cluster
-        paths = (section.routing, self.scenario.simulation.seed, section.rank_map, self.scenario.background)
-        sizes = (self.resolved.nodes, self.resolved.gpus_per_node)
-        ways = self.options.offloading.ways if self.options.offloading else ()
-        groups = (ends, bool(self.resolved.architecture.moe), ways)
-        grid = _Grid(self, (self.physics, layout, self.resolved.topology, *sizes, *groups, *paths))
+        layout = replace(self.setup.resolved.layout, micro_batches=1, vpp=1)
+        ends = tuple(self.setup.ends or ())
+        section = self.setup.scenario.cluster
+        paths = (section.routing, self.setup.scenario.simulation.seed, section.rank_map, self.setup.scenario.background)
+        sizes = (self.setup.resolved.nodes, self.setup.resolved.gpus_per_node)
+        ways = self.setup.options.offloading.ways if self.setup.options.offloading else ()
+        groups = (ends, bool(self.setup.resolved.architecture.moe), ways)
+        grid = _Grid(self, (self.setup.physics, layout, self.setup.resolved.topology, *sizes, *groups, *paths))
         return _costs(grid)
 
 
@@ -158,15 +146,15 @@ class _Grid(SimpleNamespace):
 
 @lru_cache(maxsize=512)
 def _costs(grid: _Grid) -> Costs:
-    outline = grid.outline
-    classes, gpu, plan = outline.classes, outline.resolved.topology.gpu, Plan()
+    setup = grid.outline.setup
+    classes, gpu, plan = setup.classes, setup.resolved.topology.gpu, Plan()
     for _ in classes.count:
-        plan.capacities += [1.0, gpu.memory_bandwidth * outline.what_if.hbm]
-    plan.capacities += outline.cluster.links.bandwidth[classes.link_representative].tolist()
-    groups = class_groups(classes, outline.kept, outline.cluster, outline.gpu_of_rank, outline.physics.achieved)
-    kernels = _kernels(gpu, outline.physics, outline._traits)
+        plan.capacities += [1.0, gpu.memory_bandwidth * setup.what_if.hbm]
+    plan.capacities += setup.cluster.links.bandwidth[classes.link_representative].tolist()
+    groups = class_groups(classes, setup.kept, setup.cluster, setup.gpu_of_rank, setup.physics.achieved)
+    kernels = _kernels(gpu, setup.physics, setup.traits)
     costs = tuple(
-        ClassCosts(plan, Numbered(), kernels, number, groups[number], {}, what_if=outline.what_if)
+        ClassCosts(plan, Numbered(), kernels, number, groups[number], {}, what_if=setup.what_if)
         for number in range(len(classes.count))
     )
     return Costs(kernels, costs)
@@ -180,4 +168,17 @@ def _kernels(gpu: Gpu, physics: Physics, traits: KernelTraits) -> KernelCosts:
 def outline_of(scenario: Scenario) -> Outline:
     """Faults only take time away, so that bounds without them hold with them."""
     scenario = scenario.with_values({"faults": []}) if scenario.faults else scenario
-    return Outline(scenario, physics_of(scenario))
+    orders = _orders_of(scenario)
+    return Outline(Setup(scenario, physics_of(scenario), orders.schedule), orders)
+
+
+def _orders_of(scenario: Scenario) -> Orders:
+    """With fewer micro-batches where they are many: what is read from it is the same."""
+    resolved = scenario.resolve()
+    name, layout = resolved.schedule, resolved.layout
+    count, most = layout.micro_batches, 4 * layout.pp
+    # Interleaved orders want a multiple of the stages, schedules from both ends an even number. Orders that are
+    # searched for, or a user's own, need not be alike for other numbers.
+    if count > most and count % layout.pp == 0 and not is_table(name) and not needs_times(name):
+        count = most
+    return _schedule(name, layout.pp, count, layout.vpp, scenario.training.overlap.ep)
