@@ -18,14 +18,15 @@ class LanePlayer:
     """
 
     __slots__ = (
-        "alarm", "bells", "count", "due", "env", "followers", "index", "items", "lane", "left_latency", "left_seconds",
-        "mark", "op_index", "ops", "part", "part_index", "parts", "reason", "schedule", "speed", "stage",
-        "started", "steps_left", "times",
+        "alarm", "bells", "board", "count", "due", "env", "followers", "index", "items", "lane", "left_latency",
+        "left_seconds", "mark", "op_index", "ops", "part", "part_index", "parts", "reason", "schedule", "speed",
+        "stage", "started", "steps_left", "times",
     )  # fmt: skip
 
     def __init__(self, stage: Stage, lane: Lane) -> None:
         self.stage, self.env, self.lane = stage, stage.env, lane
         self.items, self.count, self.index = lane.items, len(lane.items), 0
+        self.board = stage.boards.setdefault(lane.name, {})
         self.times = array("d")  # start and end of each op, in the order of the lane
         self.bells = [self._ring]
         self.schedule = stage.env.schedule
@@ -83,14 +84,15 @@ class LanePlayer:
 
         Lanes of different names meet apart: what a class plays in one lane is not what others wait for in another.
         """
-        stage = self.stage
-        arrived = stage.arrived.setdefault((meeting, self.lane.name), [])
-        if len(arrived) + 1 < stage.plan.meetings[meeting]:
+        arrived = self.board.get(meeting)
+        if arrived is None:
+            arrived = self.board[meeting] = []
+        if len(arrived) + 1 < self.stage.plan.meetings[meeting]:
             arrived.append(self)
             return False
-        self.followers = arrived[:]
-        arrived.clear()
-        for follower in self.followers:
+        self.followers = arrived
+        self.board[meeting] = []
+        for follower in arrived:
             follower.started = self.started  # it begins when its last member arrives
         return True
 

@@ -20,7 +20,8 @@ class Stage:
         self.load, self.limit, self.users = self.sharing.load, self.sharing.limit, self.sharing.users
         self.fired = bytearray(plan.signals)
         self.waiting: dict[int, list[Activity]] = {}
-        self.arrived: dict[tuple[int, str], list[Activity]] = {}
+        # Of each lane name, who has arrived at each meeting.
+        self.boards: dict[str, dict[int, list[Activity]]] = {}
         self.crowded: dict[int, None] = {}  # resources to share out anew at this instant
         self.begun: dict[Activity, None] = {}  # activities that have begun there at this instant
         for change in plan.changes:

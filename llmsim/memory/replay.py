@@ -11,6 +11,7 @@ import numpy as np
 from llmsim.engine.player import Played
 from llmsim.memory.stages import StageMemory
 from llmsim.parallel.schedules.order import Schedule
+from llmsim.program.passes.labels import Tag
 from llmsim.program.program import Program
 
 DYNAMIC = ("activations", "temporary", "gradients")
@@ -65,17 +66,65 @@ class Replay:
         self.phase = np.array([phases.get(label.phase, _BACKWARD) for label in program.labels])
         self.micro_batch = np.array([tag.micro_batch for tag in program.tags])
         self.chunk = np.array([tag.chunk for tag in program.tags])
-        self.lanes: list[list[np.ndarray]] = [[] for _ in program.classes.count]
+        self.lanes: list[list[tuple[str, np.ndarray]]] = [[] for _ in program.classes.count]
         for lane, rows in zip(program.plan.lanes, played.rows):
-            if lane.name in ("compute", "beside"):
-                self.lanes[lane.owner].append(rows)
+            if lane.name in ("compute", "beside") and len(rows):
+                self.lanes[lane.owner].append((lane.name, rows))
 
     def passes(self, number: int) -> list[Passes]:
         """Of one class, lane by lane, in the order in which they were played."""
-        split = _split_tags(self.schedule, int(self.program.stage_of[number]), self.program.tags)
-        return [self._passes(rows, split) for rows in self.lanes[number] if len(rows)]
+        stage = int(self.program.stage_of[number])
+        split = _split_tags(self.schedule, stage, self.program.tags)
+        found = []
+        for name, rows in self.lanes[number]:
+            tags, passes = self._passes(rows, split)
+            # Halves that are split stand in the compute lane.
+            silent = split is not None and name == "compute"
+            found.append(self._with_silent(tags, passes, stage) if silent else passes)
+        return found
 
-    def _passes(self, rows: np.ndarray, split: np.ndarray | None) -> Passes:
+    def _with_silent(self, tags: np.ndarray, passes: Passes, stage: int) -> Passes:
+        """With the halves of backwards that do nothing in their lane, as that of an embedding for its input.
+
+        Each takes no time between its neighbours in the order; what it hands to the other half counts from then on.
+        """
+        played = set(zip(tags.tolist(), passes.kind.tolist()))
+        wanted = self._wanted_halves(stage, sorted({self.program.tags[tag].iteration for tag in tags.tolist()}))
+        if played >= {half for half in wanted if half[1] != _FORWARD}:
+            return passes
+        place_of = {half: place for place, half in enumerate(zip(tags.tolist(), passes.kind.tolist()))}
+        places, found, before = [], [], 0
+        for half in wanted:
+            if half in place_of:
+                before = place_of[half] + 1
+            elif half[1] != _FORWARD:
+                places.append(before)
+                found.append(half)
+        tag, kind = (np.array(column) for column in zip(*found))
+        ended = np.append(passes.end, 0.0)[np.array(places) - 1]
+        return Passes(
+            np.insert(passes.kind, places, kind),
+            np.insert(passes.fused, places, False),
+            np.insert(passes.chunk, places, self.chunk[tag]),
+            np.insert(passes.start, places, ended),
+            np.insert(passes.end, places, ended),
+        )
+
+    def _wanted_halves(self, stage: int, iterations: Sequence[int]) -> list[tuple[int, int]]:
+        """(tag, kind) of the forwards and of the halves of backwards in the compute lane of a stage, in order."""
+        wanted, kinds = [], {"F": _FORWARD, "B": _BACKWARD, "W": _WEIGHT}
+        numbers = {tag: number for number, tag in enumerate(self.program.tags)}
+        per_direction = self.schedule.micro_batches_of_direction
+        for iteration in iterations:
+            for kind, direction, unit, micro_batch, *_ in self.schedule.orders[stage]:
+                if kind == "BW":
+                    continue
+                number = micro_batch + direction * per_direction
+                tag = Tag(number, self.schedule.chunk_of(direction, unit), iteration)
+                wanted.append((numbers[tag], kinds.get(kind, _FORWARD)))  # of a pair the forward is in this lane
+        return wanted
+
+    def _passes(self, rows: np.ndarray, split: np.ndarray | None) -> tuple[np.ndarray, Passes]:
         tag = rows[:, 1].astype(np.int64)
         phase = self.phase[rows[:, 0].astype(np.int64)]
         piped = self.micro_batch[tag] >= 0
@@ -96,7 +145,7 @@ class Replay:
         last = np.append(first[1:], len(rows)) - 1
         tags = tag[first]
         fused = np.ones(len(first), bool) if split is None else ~split[tags]
-        return Passes(kind[first], fused, self.chunk[tags], rows[first, 2], rows[last, 3])
+        return tags, Passes(kind[first], fused, self.chunk[tags], rows[first, 2], rows[last, 3])
 
 
 def _split_tags(schedule: Schedule, stage: int, tags: Sequence) -> np.ndarray | None:
@@ -173,8 +222,10 @@ def curve(lanes: Sequence[Passes], units: Sequence[int], memory: StageMemory, he
         deltas.append(delta.reshape(len(DYNAMIC), 2 * count))
     moments, changes, updating = np.concatenate(times), np.concatenate(deltas, axis=1), np.concatenate(updates)
     if len(lanes) > 1:
-        # What ends at a moment is freed before what begins then on the other lane is allocated.
+        # What ends at a moment is freed before what begins then on the other lane is allocated; between them is what
+        # takes no time, whose begin stays before its end.
+        silent = np.repeat(np.concatenate([passes.start == passes.end for passes in lanes]), 2)
         begins = np.arange(len(moments)) % 2 == 0
-        order = np.lexsort((begins, moments))
+        order = np.lexsort((np.where(silent, 1, 2 * begins), moments))
         moments, changes, updating = moments[order], changes[:, order], updating[order]
     return Curve(moments, np.cumsum(changes, axis=1), updating)

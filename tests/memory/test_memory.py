@@ -271,3 +271,24 @@ def test_deepseek_v3_fits_as_it_did():
     for key in ("recompute", "activation_input", "attention_output"):
         without = run.with_values({f"training.{key}": "none" if key == "recompute" else None})
         assert not simulate(without).metrics["memory"]["fits"], key
+
+
+@pytest.mark.parametrize("schedule", ["zb-v", "zb-h1", "interleaved", "dualpipe-v"])
+@pytest.mark.parametrize("detail", ["block", "kernel"])
+def test_a_stage_of_an_embedding_alone_frees_what_it_held(schedule, detail):
+    """Its backward pass has no kernels for its input; what waits for the weight gradients is held all the same."""
+    drawn = {
+        "name": "few layers",
+        "model": {"layers": 4, "hidden": 512, "heads": 4, "vocab": 50257},
+        "cluster": {"topology": "dgx-a100", "nodes": 1, "gpus_per_node": 4},
+        "parallelism": {"pp": 4, "schedule": schedule, "stage_layers": "balanced"},
+        "training": {"seq_len": 256, "global_batch": 8},
+        "simulation": {"detail": detail},
+    }
+    if schedule != "zb-h1":
+        drawn["parallelism"]["vpp"] = 2
+    memory = simulate(drawn).memory
+    assert memory.allocated_bytes.min() >= 0
+    moving = memory[memory.category.isin(["activations", "temporary"])]
+    ends = moving.groupby(["rank", "category"], observed=True).allocated_bytes.last()
+    assert (ends == moving.groupby(["rank", "category"], observed=True).allocated_bytes.first()).all()

@@ -41,9 +41,19 @@ class PassCompiler:
         return self.blocks and self.team.alike
 
     def crossed_by(self, steps: Sequence[Step]) -> bool:
-        """Whether steps of some member use links that passes use; the members decide alike, since their passes meet."""
-        ops = (member.op(step, "dp", -1) for member in self.team.members for step in steps)
-        return any(resource in self.team.links for op in ops for part in op.parts for resource, _ in part.demands)
+        """Whether steps of some member use links that passes use; the members decide alike, since their passes meet.
+
+        That is why one answer, kept in `known`, serves the whole team: without it a team of many classes would look
+        at each of them as often as it has members.
+        """
+        key = ("crossed", self.team.members[0].number, *steps)
+        if key not in self.known:
+            self.known[key] = any(self._crosses(member, step) for member in self.team.members for step in steps)
+        return self.known[key]
+
+    def _crosses(self, member: ClassCosts, step: Step) -> bool:
+        links = self.team.links
+        return any(resource in links for part in member.parts(step) for resource, _ in part.demands)
 
     def compile(self, work: Pass, name: str, phase: str, apart: bool = False) -> Template:
         """The template of a pass; `name` and `phase` are what its block is called in the trace.

@@ -60,18 +60,31 @@ class ClassCosts:
         label = Label(step.name, kind, step.stream, step.phase, layer, "", time.flops, peak, time.bytes)
         return Op(self.labels.number(label), (part,))
 
+    def parts(self, step: Step) -> tuple[Part, ...]:
+        """What a communication, or what is done outside the GPU, takes of which resources."""
+        if isinstance(step.work, Communication):
+            return self._communicated(step.work)
+        return (self._outside_part(step.work),)
+
+    def _outside_part(self, work: HostCopy | HostUpdate) -> Part:
+        return feasible(host_part(work, self.groups, self.plan.capacities), self.plan.capacities)
+
     def _outside(self, step: Step, work: HostCopy | HostUpdate, layer: int) -> Op:
         """A copy or an update outside the GPU; copies leave its memory bandwidth alone, which is far higher."""
-        part = feasible(host_part(work, self.groups, self.plan.capacities), self.plan.capacities)
+        part = self._outside_part(work)
         label = Label(step.name, "offload", step.stream, step.phase, layer, bytes=work.bytes)
         return Op(self.labels.number(label), (part,))
 
-    def _communication(self, step: Step, work: Communication, lane: str, layer: int, peer: int) -> Op:
+    def _communicated(self, work: Communication) -> tuple[Part, ...]:
         place = self.groups[work.group]
         key = (place.kind, place.classes, place.group, work.operation, work.size, work.once)
         parts = self.known.get(key)
         if parts is None:
             parts = self.known[key] = self._parts(place, work)
+        return parts
+
+    def _communication(self, step: Step, work: Communication, lane: str, layer: int, peer: int) -> Op:
+        place, parts = self.groups[work.group], self._communicated(work)
         meeting = self.meeting(place.kind, place.classes) if place.group.ranks > 1 else -1
         kind = "p2p" if work.operation == "send_recv" else "collective"
         size, sent = float(work.size), self._sent(place, work)
