@@ -14,10 +14,12 @@ from llmsim.errors import ModelError
 
 Position = Literal["learned", "rope", "alibi", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
+QkNorm = Literal["head", "width"]
 LayerKind = Literal["dense", "moe"]
 
 POSITIONS: tuple[Position, ...] = ("learned", "rope", "alibi", "none")
 NORMS: tuple[Norm, ...] = ("layernorm", "rmsnorm")
+QK_NORMS: tuple[QkNorm, ...] = ("head", "width")
 
 MOST_LAYERS = 2_000  # twice the deepest transformer (DeepNet, arXiv 2203.00555)
 _DEEPEST_PROJECTOR = 16
@@ -179,7 +181,8 @@ class Architecture:
     qkv_bias: bool | None = None
     output_bias: bool | None = None  # attention output projection
     mlp_bias: bool | None = None
-    qk_norm: bool = False  # norms of head_dim on q and k (Qwen 3)
+    qk_norm: bool = False  # norms on q and k
+    qk_norm_over: QkNorm = "head"  # each head on its own (Qwen 3), or the whole width of all heads (OLMo 2)
     attention_sinks: bool = False  # one learned logit a head (gpt-oss)
     clamped_glu: bool = False  # gate and up are clamped before they are multiplied (gpt-oss)
     relative_positions: bool = False  # an h × h projection of relative positions a layer (Transformer-XL, Gopher)
@@ -206,6 +209,7 @@ class Architecture:
             raise ModelError("vocab: 0 is too small; expected an integer of at least 1: a model without words")
         _one_of("position", self.position, POSITIONS)
         _one_of("norm", self.norm, NORMS)
+        _one_of("qk_norm_over", self.qk_norm_over, QK_NORMS)
         if not self.head_dim and not self.mla and self.hidden % self.heads:
             raise ModelError(
                 f"heads: {self.heads} does not divide hidden {self.hidden}; choose a divisor or give head_dim"

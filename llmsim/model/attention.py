@@ -79,6 +79,10 @@ def _projections(arch: Architecture, shard: Shard) -> list[Operator]:
     values = shard.tokens * (query + key)
     if arch.qk_norm:
         chain.append(elementwise("qk_norm", *traffic.norm(arch, shard, values, 1)))
+        if arch.qk_norm_over == "width" and shard.tp > 1:
+            # Each rank has some of the heads: sums of squares of q and of k, and of their gradients, are added up.
+            sums = Communication("all_reduce", "tp", 2.0 * shard.tokens * traffic.FP32)
+            chain.append(exchange("qk_norm_sums", sums, sums))
     if arch.position == "rope":
         chain.append(elementwise("rope", *traffic.rope(shard, values)))
     if shard.attention == "flash":

@@ -53,5 +53,15 @@ class ConfigFields:
             raise ModelError(f"{self.file}: {name} = {fields!r} is not an object")
         return ConfigFields(fields, self.file, self.kind)
 
+    def with_absent(self, defaults: Mapping[str, Any]) -> "ConfigFields":
+        """The same fields, with these in place of those that are missing."""
+        return ConfigFields({**defaults, **self.fields}, self.file, self.kind) if defaults else self
+
     def refuse(self, field: str, accepted: str) -> ModelError:
         return ModelError(f"{self.file}: {field} = {self.fields[field]!r} is not supported; expected {accepted}")
+
+    def unmodelled(self, layers: str) -> ModelError:
+        return ModelError(
+            f"{self.file}: model_type {self.kind!r} has {layers}, which are not modelled; "
+            "expected a model whose layers are attention and MLPs or experts"
+        )

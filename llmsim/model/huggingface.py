@@ -7,7 +7,7 @@ from typing import Any
 from llmsim.documents import read_json
 from llmsim.errors import ModelError, nearest
 from llmsim.model.architecture import Architecture
-from llmsim.model.config_families import READERS
+from llmsim.model.config_families import READERS, UNMODELLED
 from llmsim.model.config_fields import ConfigFields
 from llmsim.model.mapping import architecture_from_mapping
 from llmsim.model.published import models
@@ -38,15 +38,36 @@ def _no_such(path: str | Path) -> str:
 
 
 def architecture_from_config(fields: Mapping[str, Any], name: str, file: str = "config.json") -> Architecture:
-    """The architecture that the fields of a config.json describe; `file` is what errors call it."""
-    kind = fields.get("model_type")
-    if not isinstance(kind, str) or not kind:
-        raise ModelError(f"{file}: has no model_type; expected one of {', '.join(READERS)}")
-    if kind not in READERS:
-        hint = nearest(kind, READERS)
-        raise ModelError(f"{file}: model_type {kind!r} is not supported; expected one of {', '.join(READERS)}{hint}")
-    mapping = READERS[kind](ConfigFields(fields, file, kind))
+    """The architecture that the fields of a config.json describe; `file` is what errors call it.
+
+    Of a file with a `text_config` (images or sound beside words) it is the language model alone.
+    """
+    config = _language(ConfigFields(fields, file, _kind(fields, file)))
+    if config.kind in UNMODELLED:
+        raise config.unmodelled(UNMODELLED[config.kind])
+    if config.kind not in READERS:
+        hint = nearest(config.kind, READERS)
+        listed = ", ".join(READERS)
+        raise ModelError(f"{file}: model_type {config.kind!r} is not supported; expected one of {listed}{hint}")
+    mapping = READERS[config.kind](config)
     try:
         return architecture_from_mapping(mapping, name)
     except ModelError as error:
         raise ModelError(f"{file}: {error}") from None
+
+
+def _kind(fields: Mapping[str, Any], file: str) -> str:
+    kind = fields.get("model_type")
+    if not isinstance(kind, str) or not kind:
+        raise ModelError(f"{file}: has no model_type; expected one of {', '.join(READERS)}")
+    return kind
+
+
+def _language(config: ConfigFields) -> ConfigFields:
+    """The part of a file that describes the language model; the outer file says whether its head is tied."""
+    if config.kind in READERS or config.fields.get("text_config") is None:
+        return config
+    inner = config.inner("text_config").fields
+    kind = inner.get("model_type") or f"{config.kind}_text"
+    outer = {key: config.fields[key] for key in ("tie_word_embeddings",) if key in config.fields}
+    return ConfigFields({**outer, **inner}, config.file, kind if isinstance(kind, str) else config.kind)

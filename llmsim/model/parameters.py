@@ -113,8 +113,11 @@ def _attention(arch: Architecture) -> _Attention:
     kv = 2 * (h * kv_width + kv_width * arch.qkv_bias)
     if arch.relative_positions:
         q += h * width
-    if arch.qk_norm:
+    if arch.qk_norm and arch.qk_norm_over == "head":
         replicated += 2 * arch.head_dim * (1 + arch.norm_bias)
+    elif arch.qk_norm:  # gains go with their heads
+        q += width * (1 + arch.norm_bias)
+        kv += kv_width * (1 + arch.norm_bias)
     return _Attention(q + output + sinks, kv, replicated)
 
 
