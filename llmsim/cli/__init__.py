@@ -35,10 +35,12 @@ COMMANDS = {
     "export": ("export", "Save a simulated trace in another tool's format."),
     "explain": ("explain", "What bounds a run, and which changes would make it faster."),
     "scale": ("scale", "Strong and weak scaling: the same scenario on ever more nodes."),
+    "goodput": ("goodput", "The whole job: failures, checkpoints, restarts, and what they cost."),
+    "plan": ("plan", "How many GPUs it takes to train on so many tokens in so many days."),
     "budget": ("budget", "Which model a cluster is worth in so many days."),
     "search": ("search", "Find the best parallel layout for a model, a cluster and a batch."),
 }
-NOT_YET = ("goodput", "import", "report")  # promised, and not built: said so, unless a command has come
+NOT_YET = ("import", "report")  # promised, and not built: said so, unless a command has come
 
 
 class LazyGroup(click.Group):

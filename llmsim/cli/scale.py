@@ -35,7 +35,7 @@ def scale(
     from llmsim.units import format_seconds
 
     check_output(plot, PICTURES)
-    loaded, sizes = open_scenario(scenario, settings), _sizes(nodes)
+    loaded, sizes = open_scenario(scenario, settings), sizes_of(nodes)
     tables = {}
     for each in MODES if mode == "both" else (mode,):
         with SlowProgress(f"{each} scaling") as progress:
@@ -64,7 +64,7 @@ def scale(
         click.echo(verdict(table))
 
 
-def _sizes(text: str) -> list[int]:
+def sizes_of(text: str) -> list[int]:
     """`8..2048` as 8, 16, … 2048; `8,12` as it stands."""
     if match := re.fullmatch(r"\s*(\d+)\s*\.\.\s*(\d+)\s*", text):
         first, last = int(match[1]), int(match[2])

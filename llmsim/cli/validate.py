@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--row", "row_id", metavar="ID", help="Print the scenario of one published run and stop.")
 @click.option("--cross", is_flag=True, help="Also predict each source with constants fitted to the others.")
 @click.option("--report", metavar="OUT.md", help="Write the accuracy page and its picture.")
+@click.option("--job", "whole_job", is_flag=True, help="Whole jobs instead: closed forms, and published goodput.")
 @click.option(
     "--worst",
     type=click.IntRange(0, 10_000),
@@ -39,6 +40,7 @@ def validate(
     row_id: str | None,
     cross: bool,
     report: str | None,
+    whole_job: bool,
     worst: int,
     workers: int,
 ) -> None:
@@ -47,6 +49,9 @@ def validate(
         from llmsim.evidence.validation.rows import scenario_text
 
         click.echo(scenario_text(row_id), nl=False)
+        return
+    if whole_job:
+        _whole_job(as_json)
         return
     if plot:
         from llmsim.files import PICTURES, check_output
@@ -93,6 +98,26 @@ def validate(
         print_json(document)
     else:
         _print(document, frame, worst)
+
+
+def _whole_job(as_json: bool) -> None:
+    """Rows of closed forms and published jobs."""
+    from dataclasses import asdict
+
+    from llmsim.cli.console import print_json, print_table
+    from llmsim.evidence.validation.job import job_rows
+
+    rows = job_rows()
+    if as_json:
+        print_json({"job": [asdict(row) for row in rows]})
+        return
+    words = {True: "yes", False: "no", None: "too little known"}
+    print_table(
+        "whole jobs: published and simulated",
+        ("row", "what", "inputs", "published", "simulated", "holds"),
+        [(row.name, row.what, row.inputs, row.published, row.simulated, words[row.holds]) for row in rows],
+        left=3,
+    )
 
 
 def _table(path: str, name: str | None) -> list[dict[str, str]]:

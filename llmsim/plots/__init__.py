@@ -13,6 +13,10 @@ _MODULE_OF = {
     "plot_scaling": "curves",
     "plot_collective": "curves",
     "plot_topology": "topology",
+    "plot_job": "job",
+    "plot_goodput_intervals": "job",
+    "plot_goodput_sizes": "job",
+    "plot_plan": "job",
     "timeline_html": "html",
     "save_figure": "style",
 }

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from llmsim.scenario.fields import Text, empty_when_null, refuse, show
+from llmsim.scenario.job_sections import JobSection
 from llmsim.scenario.sections import (
     Background,
     ClusterSection,
@@ -57,4 +58,5 @@ class ScenarioKeys(Section):
     simulation: Annotated[SimulationSection, empty_when_null()] = SimulationSection()
     faults: Annotated[tuple[Fault, ...], BeforeValidator(_faults)] = ()
     background: Annotated[tuple[Background, ...], BeforeValidator(_background)] = ()
+    job: Annotated[JobSection, empty_when_null()] = JobSection()
     economics: Annotated[EconomicsSection, empty_when_null()] = EconomicsSection()

@@ -17,7 +17,7 @@ from llmsim.model.huggingface import load_config
 from llmsim.model.mapping import architecture_from_mapping
 from llmsim.model.published import model
 from llmsim.parallel.layout import Layout
-from llmsim.scenario.checks.registry import run_checks, run_grid_checks, run_not_yet, run_warnings
+from llmsim.scenario.checks.registry import run_checks, run_grid_checks, run_warnings
 from llmsim.scenario.checks.subject import Subject
 from llmsim.scenario.origin import Origin
 
@@ -67,11 +67,10 @@ def resolve(scenario: ScenarioKeys, origin: Origin, sibling: tuple[ScenarioKeys,
     topology = known.topology if same_cluster else _tried(_topology, scenario, origin, faults)
     same_calibration = same("simulation.calibration")
     calibration = known.calibration if same_calibration else _tried(_calibration, scenario, origin, faults)
-    faults += run_not_yet(scenario, architecture)
     if architecture is None or topology is None:
         raise _error(faults, origin)
     schedule = scenario.parallelism.schedule
-    schedule = str(_beside(schedule, origin)) if schedule.lower().endswith(_SCHEDULE_TABLES) else schedule
+    schedule = str(beside(schedule, origin)) if schedule.lower().endswith(_SCHEDULE_TABLES) else schedule
     subject = Subject(scenario, architecture, topology, schedule)
     grid_faults = run_grid_checks(subject)
     # Without a rank grid the other checks have nothing to divide by.
@@ -127,7 +126,7 @@ def _model(scenario: ScenarioKeys, origin: Origin) -> Architecture:
     if not isinstance(value, str):
         return architecture_from_mapping(value, scenario.name)
     if value.endswith(".json") or "/" in value or "\\" in value or Path(value).is_dir():
-        return load_config(_beside(value, origin))
+        return load_config(beside(value, origin))
 
     return model(value).architecture
 
@@ -135,16 +134,16 @@ def _model(scenario: ScenarioKeys, origin: Origin) -> Architecture:
 def _topology(scenario: ScenarioKeys, origin: Origin) -> Topology:
     name = scenario.cluster.topology
     if name.endswith(_TOPOLOGY_FILES):
-        name = str(_beside(name, origin))
+        name = str(beside(name, origin))
     return load_topology(name, scenario.cluster.overrides)
 
 
 def _calibration(scenario: ScenarioKeys, origin: Origin) -> Calibrated:
     name = scenario.simulation.calibration
-    return read_calibration(_beside(name, origin)) if name else AS_CATALOGUED
+    return read_calibration(beside(name, origin)) if name else AS_CATALOGUED
 
 
-def _beside(name: str, origin: Origin) -> Path:
+def beside(name: str, origin: Origin) -> Path:
     """A path as the scenario file means it: relative to that file, or else to where llmsim was called."""
     beside = origin.folder / name
     return beside if beside.exists() else Path(name)

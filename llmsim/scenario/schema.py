@@ -7,6 +7,7 @@ topology and the layout of ranks.
 
 from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import PrivateAttr, ValidationError
@@ -17,7 +18,7 @@ from llmsim.scenario.complaints import complaints
 from llmsim.scenario.keys import ScenarioKeys
 from llmsim.scenario.origin import Origin
 from llmsim.scenario.overrides import overridden
-from llmsim.scenario.resolve import Resolved, resolve
+from llmsim.scenario.resolve import Resolved, beside, resolve
 
 
 class Scenario(ScenarioKeys):
@@ -63,6 +64,10 @@ class Scenario(ScenarioKeys):
                 return False
             place = place[part]
         return True
+
+    def beside(self, name: str) -> Path:
+        """A path as the scenario file means it: relative to that file, or else to where llmsim was called."""
+        return beside(name, self._origin)
 
     def resolve(self) -> Resolved:
         """Architecture, topology and layout; made once, when the scenario was validated."""

@@ -10,6 +10,9 @@ import numpy as np
 
 from llmsim.cluster.cluster import Cluster
 from llmsim.engine.plan import CapacityChange
+from llmsim.errors import ScenarioError
+
+_DOWN = {"gpu_down": "GPU", "node_down": "node"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,20 @@ def _numbered(windows: dict[int, tuple[Window, ...]], size: int) -> np.ndarray:
 
 
 def plan_faults(faults: Iterable, cluster: Cluster) -> tuple[FaultPlan, Cluster]:
-    """The faults of a scenario, and the cluster with those links that are slow or down throughout."""
+    """The faults of a scenario, and the cluster with those links that are slow or down throughout.
+
+    Raises `ScenarioError` for a GPU or node that is down: the collectives of the others wait for it without end.
+    """
     gpus: dict[int, tuple[Window, ...]] = {}
     links: dict[int, tuple[Window, ...]] = {}
     loaders: dict[int, tuple[Window, ...]] = {}
     throughout: dict[int, float] = {}
-    for fault in faults:
+    for position, fault in enumerate(faults):
+        if fault.kind in _DOWN:
+            raise ScenarioError(
+                f"faults.{position}.kind: an iteration with a dead {_DOWN[fault.kind]} never ends; `llmsim goodput` "
+                "plays what a job does about it, or leave the fault out"
+            )
         stopped = fault.kind in ("link_down", "loader_stall") and fault.factor is None
         factor = 0.0 if stopped or fault.kind == "link_down" else fault.factor
         window = Window(factor, fault.start, fault.until)

@@ -1,13 +1,9 @@
 """Faults that no single key shows: one function each, yielding (key, rest of the sentence).
 
-To add a check, write a function and list it in GRID_CHECKS, CHECKS or WARNINGS below. `NOT_YET` holds what the contract
-promises and the simulator cannot do; a row goes when its capability comes.
+To add a check, write a function and list it in GRID_CHECKS, CHECKS or WARNINGS below.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from llmsim.scenario.checks.faults import check_faults
 from llmsim.scenario.checks.grid import (
@@ -18,6 +14,7 @@ from llmsim.scenario.checks.grid import (
     warn_tensor_across_nodes,
 )
 from llmsim.scenario.checks.idle import warn_idle
+from llmsim.scenario.checks.job import JOB_CHECKS
 from llmsim.scenario.checks.network import check_background, check_rank_map
 from llmsim.scenario.checks.parallelism import (
     check_batch,
@@ -49,31 +46,6 @@ from llmsim.scenario.checks.training import (
     check_storage,
 )
 
-if TYPE_CHECKING:
-    from llmsim.model.architecture import Architecture
-    from llmsim.scenario.keys import ScenarioKeys
-
-
-# -- the rank grid -------------------------------------------------------------------------------------------------
-
-
-# -- allowed, but probably not meant -------------------------------------------------------------------------------
-
-
-# -- promised, not built -------------------------------------------------------------------------------------------
-
-Wants = Callable[["ScenarioKeys", "Architecture | None"], bool]
-
-# (key, whether the scenario asks for it, what is not supported yet)
-NOT_YET: tuple[tuple[str, Wants, str], ...] = (
-    (
-        "faults",
-        lambda s, a: any(f.kind not in ("slow_gpu", "slow_link", "link_down", "loader_stall") for f in s.faults),
-        "this kind of fault",
-    ),
-)
-
-
 GRID_CHECKS = (check_gpus_per_node, check_network_exists, check_grid)
 CHECKS = (
     *(check_batch, check_sequence, check_images, check_heads, check_kv_heads, check_ffn, check_encoder, check_experts),
@@ -83,12 +55,9 @@ CHECKS = (
     check_jitter,
     *(check_storage, check_dataset),
     *(check_faults, check_size, check_rank_map, check_background),
+    *JOB_CHECKS,
 )
 WARNINGS = (warn_tensor_across_nodes, warn_positions, warn_idle)
-
-
-def run_not_yet(scenario: ScenarioKeys, architecture: Architecture | None) -> list[tuple[str, str]]:
-    return [(key, f"{what} is not supported yet") for key, asks, what in NOT_YET if asks(scenario, architecture)]
 
 
 def run_grid_checks(subject: Subject) -> list[tuple[str, str]]:
