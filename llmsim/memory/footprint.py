@@ -19,7 +19,8 @@ from llmsim.model.activations import (
     peak_transient_bytes,
     recompute_buffer_bytes,
 )
-from llmsim.model.architecture import Architecture
+from llmsim.model.architecture import Architecture, LayerKind, has_experts, is_linear
+from llmsim.model.linear_attention import linear_output_gradients
 from llmsim.model.moe import routing
 from llmsim.model.projector import projector_activation_bytes, token_shard
 from llmsim.model.shard import Shard
@@ -48,7 +49,7 @@ class Part:
     moved: float = 0.0
 
 
-def layer_part(arch: Architecture, shard: Shard, kind: str, parameters: Shares) -> Part:
+def layer_part(arch: Architecture, shard: Shard, kind: LayerKind, parameters: Shares) -> Part:
     kept = sum(layer_activation_bytes(arch, shard, kind).values())
     recomputed = recompute_buffer_bytes(arch, shard, kind)
     working = peak_transient_bytes(arch, shard, kind)
@@ -96,7 +97,7 @@ def _is_weight_input(name: str) -> bool:
     return name.endswith(_WEIGHT_INPUT) and name not in _NOT_OF_WEIGHTS and not name.endswith("_norm_input")
 
 
-def _output_gradients(arch: Architecture, shard: Shard, kind: str) -> float:
+def _output_gradients(arch: Architecture, shard: Shard, kind: LayerKind) -> float:
     """Gradients of the outputs of all matrices of a layer, as the products of the weight gradients read them.
 
     In fp8 or NVFP4 they are converted before the first half's products, and only that copy waits (Transformer Engine's
@@ -104,15 +105,19 @@ def _output_gradients(arch: Architecture, shard: Shard, kind: str) -> float:
     """
     tokens, local = shard.tokens, shard.local_tokens
     heads = arch.heads / shard.tp
-    if arch.mla:
+    if is_linear(kind):
+        size = linear_output_gradients(arch, shard)
+    elif arch.mla:
         mla = arch.mla
         size = tokens * heads * (arch.qk_head_dim + mla.qk_nope_head_dim + arch.v_head_dim)
         size += local * (mla.q_lora_rank + mla.kv_lora_rank + mla.qk_rope_head_dim)
     else:
-        size = tokens * (heads * arch.qk_head_dim + shard.kv_heads(arch) * (arch.qk_head_dim + arch.v_head_dim))
-    size += local * arch.hidden
+        query = heads * arch.qk_head_dim * (1 + arch.output_gate)
+        size = tokens * (query + shard.kv_heads(arch) * (arch.qk_head_dim + arch.v_head_dim))
+    if not is_linear(kind):
+        size += local * arch.hidden
     up = arch.mlp_matrices - 1
-    if kind == "moe":
+    if has_experts(kind):
         r = routing(arch, shard)
         assert arch.moe is not None
         size += r.gathered * (r.ffn_hidden * up + arch.hidden)

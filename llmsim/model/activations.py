@@ -8,8 +8,14 @@ each operator's backward reads: flash attention its output and one logsumexp a r
 
 from collections.abc import Mapping
 
-from llmsim.model.architecture import Architecture, LayerKind
-from llmsim.model.attention import attention_core
+from llmsim.model.architecture import Architecture, LayerKind, has_experts, is_linear
+from llmsim.model.attention_activations import (
+    attention_activation_bytes,
+    attention_working_bytes,
+    linear_input_bytes,
+    norm_input_bytes,
+)
+from llmsim.model.linear_attention import linear_activation_bytes, linear_working_bytes
 from llmsim.model.moe import routing
 from llmsim.model.shard import STORED, Shard
 from llmsim.model.traffic import FP32, MASK
@@ -54,78 +60,20 @@ def recompute_buffer_bytes(arch: Architecture, shard: Shard, kind: LayerKind = "
 
 def _everything(arch: Architecture, shard: Shard, kind: LayerKind) -> Saved:
     stream = shard.local_tokens * arch.hidden
-    normed = _normed(arch, shard, stream)
+    normed = norm_input_bytes(arch, shard, stream)
     mask = stream * MASK * shard.dropout
     shared = arch.parallel_block and arch.norms_per_layer == 1
-    saved: Saved = {"norm1_input": normed, **_attention(arch, shard)}
+    attention = linear_activation_bytes(arch, shard) if is_linear(kind) else attention_activation_bytes(arch, shard)
+    saved: Saved = {"norm1_input": normed, **attention}
     if not (arch.parallel_block and kind == "dense"):
         saved["dropout_mask1"] = mask
-    if not shared or kind == "moe":
+    if not shared or has_experts(kind):
         saved["norm2_input"] = normed
     if arch.norms_per_layer >= 4:
         saved["post_norm_inputs"] = 2 * normed
-    saved |= _moe(arch, shard) if kind == "moe" else _mlp(arch, shard, arch.ffn_hidden, "", not shared)
+    saved |= _moe(arch, shard) if has_experts(kind) else _mlp(arch, shard, arch.ffn_hidden, "", not shared)
     saved["dropout_mask2"] = mask
     return {name: size for name, size in saved.items() if size}
-
-
-def _normed(arch: Architecture, shard: Shard, values: float) -> float:
-    """What a norm keeps: its input; eager LayerNorm centred and normalised values, eager RMSNorm an fp32 copy too."""
-    e = shard.element
-    if shard.fused("norm"):
-        return values * e
-    return values * (2 * e if arch.norm == "layernorm" else FP32 + e)
-
-
-def _linear_input(shard: Shard, width: float, sharded: bool) -> float:
-    """The input of a linear layer, kept for its weight gradient: in fp8 when the GEMM is.
-
-    `sharded`: `width` is this rank's part already; else the input is whole on each rank, or 1/tp of its tokens with
-    sequence parallelism (all of them where what was gathered is kept).
-    """
-    tokens = shard.tokens if sharded or not shard.regather else shard.local_tokens
-    return tokens * width * shard.operand
-
-
-def _attention(arch: Architecture, shard: Shard) -> Saved:
-    e, tokens, heads = shard.element, shard.tokens, arch.heads / shard.tp
-    core = attention_core(arch, shard, 0)
-    query, value = heads * arch.qk_head_dim, heads * arch.v_head_dim
-    # Unfused attention repeats grouped keys and values for each query head; flash reads them in place.
-    kv_heads = heads if shard.attention == "unfused" else shard.kv_heads(arch)
-    key, head_value = kv_heads * arch.qk_head_dim, kv_heads * arch.v_head_dim
-    saved: Saved = {}
-    if arch.mla:
-        mla = arch.mla
-        saved["down_input"] = _linear_input(shard, arch.hidden, sharded=False)
-        for name, rank in (("q", mla.q_lora_rank), ("kv", mla.kv_lora_rank)):
-            saved[f"{name}_norm_input"] = _normed(arch, shard, shard.local_tokens * rank)
-            saved[f"{name}_up_input"] = _linear_input(shard, rank, sharded=False)
-    else:
-        saved["qkv_input"] = _linear_input(shard, arch.hidden, sharded=False)
-        if arch.qk_norm:
-            width = query + shard.kv_heads(arch) * arch.head_dim
-            saved["qk_norm_inputs"] = _normed(arch, shard, tokens * width)
-    saved |= {"query": tokens * query * e, "key": tokens * key * e, "value": tokens * head_value * e}
-    if shard.attention == "flash":
-        # The core keeps its output, which is the projection's input unless that is cast to fp8.
-        own = shard.narrow and shard.attention_output is None
-        saved["attention_output"] = tokens * value * e if own else 0.0
-        saved["logsumexp"] = tokens * heads * FP32
-    else:
-        scores = core.scores(shard)
-        if shard.fused("softmax"):
-            saved["softmax_output"] = scores * e
-        else:
-            # Eager softmax keeps its fp32 output; without dropout the cast one is the context product's input.
-            saved["softmax_output"] = scores * FP32
-            saved["softmax_copy"] = scores * e * (e != FP32 and not shard.dropout)
-        saved["attention_dropout_mask"] = scores * MASK * shard.dropout
-        saved["attention_dropout_output"] = scores * e * shard.dropout
-    saved["proj_input"] = _linear_input(shard, value, sharded=True)
-    if shard.attention == "flash" and shard.attention_output:  # one copy for the core and the projection
-        saved["proj_input"] = tokens * value * STORED[shard.attention_output]
-    return saved
 
 
 def _mlp(arch: Architecture, shard: Shard, width: int, prefix: str, own_input: bool) -> Saved:
@@ -133,9 +81,9 @@ def _mlp(arch: Architecture, shard: Shard, width: int, prefix: str, own_input: b
     local = width / shard.tp
     kept = _activation(arch, shard, shard.tokens, local)
     return {
-        f"{prefix}fc1_input": _linear_input(shard, arch.hidden, sharded=False) * own_input,
+        f"{prefix}fc1_input": linear_input_bytes(shard, arch.hidden, sharded=False) * own_input,
         f"{prefix}activation_input": kept,
-        f"{prefix}fc2_input": _linear_input(shard, local, sharded=True),
+        f"{prefix}fc2_input": linear_input_bytes(shard, local, sharded=True),
     }
 
 
@@ -179,7 +127,7 @@ def embedding_activation_bytes(arch: Architecture, shard: Shard) -> Saved:
     saved = {
         "token_ids": shard.tokens * _INDEX,
         "dropout_mask": stream * MASK * shard.dropout,
-        "embedding_norm_input": _normed(arch, shard, stream) * arch.embedding_norm,
+        "embedding_norm_input": norm_input_bytes(arch, shard, stream) * arch.embedding_norm,
     }
     return {name: size for name, size in saved.items() if size}
 
@@ -202,7 +150,7 @@ def head_activation_bytes(arch: Architecture, shard: Shard) -> Saved:
     """Bytes kept by final norm, output layer and loss: 4sbh/t·(1 + v/h) with fp32 logits (Korthikanti, section 4.3)."""
     stream = shard.local_tokens * arch.hidden
     saved = {
-        "final_norm_input": _normed(arch, shard, stream) * arch.final_norm,
+        "final_norm_input": norm_input_bytes(arch, shard, stream) * arch.final_norm,
         "logits_input": stream * shard.element,
         "logits": logits_bytes(arch, shard),
     }
@@ -244,24 +192,14 @@ def _moments(arch: Architecture, shard: Shard, kind: LayerKind) -> Mapping[str, 
     whole = tokens * h * e
     gathered = whole if shard.split_sequence and shard.regather else 0.0
     branch = shard.local_tokens * h * e  # gradient at the sublayer's output, after dropout
-    core = attention_core(arch, shard, 0)
-    heads, kv_heads = arch.heads / shard.tp, shard.kv_heads(arch)
-    dqkv = tokens * (heads * arch.qk_head_dim + kv_heads * (arch.qk_head_dim + arch.v_head_dim)) * e
-    dout = tokens * heads * arch.v_head_dim * e
-    if shard.attention == "flash":
-        scratch = tokens * heads * (arch.qk_head_dim * FP32 + FP32)  # fp32 accumulator of dq, row sums
-    else:
-        scratch = 2.0 * core.scores(shard) * (e if shard.fused("softmax") else FP32)
-    if shard.cp > 1 and shard.cp_kind != "ulysses":
-        # Remote keys and values and their gradients: one block each in a ring, all of them when gathered.
-        blocks = 2 if shard.cp_kind == "ring" else shard.cp
-        scratch += 2.0 * blocks * tokens * kv_heads * (arch.qk_head_dim + arch.v_head_dim) * e
+    dqkv, dout, scratch = (linear_working_bytes if is_linear(kind) else attention_working_bytes)(arch, shard)
     moments = {
         "attention_core": dout + dqkv + scratch,
         "qkv": dqkv + gathered + whole,
         "proj": branch + gathered + dout,
     }
-    if kind == "moe":
+    experts = has_experts(kind)
+    if experts:
         r = routing(arch, shard)
         rows, width, routed = r.gathered, r.ffn_hidden, r.routed * h * e
         moments["combine"] = branch + routed + rows * h * e
@@ -272,12 +210,12 @@ def _moments(arch: Architecture, shard: Shard, kind: LayerKind) -> Mapping[str, 
     inner = rows * width * e
     outer = rows * h * e
     up = inner * (arch.mlp_matrices - 1)
-    moments["fc2"] = branch + (gathered if kind == "dense" else outer) + inner
+    moments["fc2"] = branch + (outer if experts else gathered) + inner
     moments["activation"] = inner + up
     moments["fc1"] = up + outer
     if not (shard.accumulate and shard.fused("grad_accumulation")):
         # A weight gradient of its own, before it is added to the buffer or reduced.
-        per_expert = r.experts if kind == "moe" else 1
+        per_expert = r.experts if experts else 1
         moments["fc1"] += per_expert * h * width * (arch.mlp_matrices - 1) * e
         moments["qkv"] += dqkv / tokens * h
     return moments

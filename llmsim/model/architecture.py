@@ -7,27 +7,24 @@ config.json (`llmsim.model.huggingface`); both raise `ModelError` in one sentenc
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Literal
 
 from llmsim.errors import ModelError
+from llmsim.model.sublayers import MOST_LAYERS, WIDEST, Indexer, LinearAttention, Mla, Moe, Projector, in_range, one_of
 
 Position = Literal["learned", "rope", "alibi", "none"]
 Norm = Literal["layernorm", "rmsnorm"]
 QkNorm = Literal["head", "width"]
-LayerKind = Literal["dense", "moe"]
+LayerKind = Literal["dense", "moe", "linear_dense", "linear_moe"]  # the MLP, behind attention or linear attention
 
 POSITIONS: tuple[Position, ...] = ("learned", "rope", "alibi", "none")
 NORMS: tuple[Norm, ...] = ("layernorm", "rmsnorm")
 QK_NORMS: tuple[QkNorm, ...] = ("head", "width")
 
-MOST_LAYERS = 2_000  # twice the deepest transformer (DeepNet, arXiv 2203.00555)
-_DEEPEST_PROJECTOR = 16
-_WIDEST = 2**22  # of a hidden state or a matrix; GPT-4-sized models are at 2**14
 # key: (least, most) of each whole number, far beyond every published model; 0 is a default or a thing left out.
 _RANGES: dict[str, tuple[int, int]] = {
     "layers": (1, MOST_LAYERS),
-    "hidden": (1, _WIDEST),
+    "hidden": (1, WIDEST),
     "heads": (1, 2**16),
     "vocab": (0, 10**8),
     "kv_heads": (0, 2**16),
@@ -42,114 +39,19 @@ _RANGES: dict[str, tuple[int, int]] = {
     "encoder_tokens": (0, 10**6),
     "encoder_images": (1, 10**4),
 }
-_MOE_RANGES: dict[str, tuple[int, int]] = {
-    "experts": (1, 2**17),
-    "top_k": (1, 2**17),
-    "expert_ffn_hidden": (1, 2**24),
-    "shared_experts": (0, 4096),
-    "shared_ffn_hidden": (0, 2**24),
-    "first_dense": (0, MOST_LAYERS),
-    "every": (1, MOST_LAYERS),
-    "groups": (1, 2**17),
-    "top_groups": (1, 2**17),
-}
-_MLA_RANGES: dict[str, tuple[int, int]] = {
-    "kv_lora_rank": (1, _WIDEST),
-    "qk_nope_head_dim": (1, 2**16),
-    "v_head_dim": (1, 2**16),
-    "qk_rope_head_dim": (0, 2**16),
-    "q_lora_rank": (0, _WIDEST),
-}
 
 
-def _in_range(key: str, value: object, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ModelError(f"{key}: {value!r} is not a whole number; expected an integer of at least {least}")
-    if value < least:
-        raise ModelError(f"{key}: {value} is too small; expected an integer of at least {least}")
-    if value > most:
-        raise ModelError(f"{key}: {value:.4g} is too large; expected at most {most:,}")
+_ONE_MATRIX = Projector()
 
 
-def _one_of(key: str, value: object, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ModelError(f"{key}: {value!r} is not known; expected one of {', '.join(accepted)}")
+def has_experts(kind: LayerKind) -> bool:
+    """Whether a layer of this kind ends in a mixture of experts."""
+    return kind in ("moe", "linear_moe")
 
 
-@dataclass(frozen=True)
-class Moe:
-    """A mixture-of-experts MLP: a router picks `top_k` of `experts` for each token.
-
-    Layer i (from 0) is MoE when i >= first_dense and (i + 1) is a multiple of `every`; the others are dense.
-    """
-
-    experts: int
-    top_k: int
-    expert_ffn_hidden: int
-    shared_experts: int = 0  # experts that every token passes through
-    shared_ffn_hidden: int = 0  # width of all shared experts together; 0: shared_experts × expert_ffn_hidden
-    shared_gate: bool = False  # a sigmoid gate h → 1 on the shared expert (Qwen2-MoE)
-    first_dense: int = 0
-    every: int = 1
-    capacity_factor: float | None = None  # None: dropless
-    router_bias: bool = False  # one bias an expert (gpt-oss; the load-balancing correction of DeepSeek-V3)
-    groups: int = 1  # experts are chosen within the `top_groups` best of so many groups (DeepSeek)
-    top_groups: int = 1
-
-    def __post_init__(self) -> None:
-        for key, (least, most) in _MOE_RANGES.items():
-            _in_range(f"moe.{key}", getattr(self, key), least, most)
-        if self.top_k > self.experts:
-            raise ModelError(f"moe.top_k: {self.top_k} is more than the {self.experts} experts")
-        if self.top_groups > self.groups:
-            raise ModelError(f"moe.top_groups: {self.top_groups} is more than the {self.groups} groups")
-        if self.experts % self.groups:
-            raise ModelError(f"moe.groups: {self.groups} does not divide the {self.experts} experts")
-        if self.capacity_factor is not None and not 0 < self.capacity_factor <= self.experts:
-            accepted = f"more than 0 and at most the {self.experts} experts, or null for dropless"
-            raise ModelError(f"moe.capacity_factor: {self.capacity_factor} is out of range; expected {accepted}")
-        if not self.shared_ffn_hidden:
-            object.__setattr__(self, "shared_ffn_hidden", self.shared_experts * self.expert_ffn_hidden)
-
-
-@dataclass(frozen=True)
-class Mla:
-    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434 §2.1): low-rank q (optional) and joint low-rank kv."""
-
-    kv_lora_rank: int
-    qk_nope_head_dim: int
-    qk_rope_head_dim: int
-    v_head_dim: int
-    q_lora_rank: int = 0  # 0: a plain full-rank q projection (DeepSeek-V2-Lite)
-
-    def __post_init__(self) -> None:
-        for key, (least, most) in _MLA_RANGES.items():
-            _in_range(f"mla.{key}", getattr(self, key), least, most)
-
-
-@dataclass(frozen=True)
-class Projector:
-    """From the patches of a vision encoder to tokens of a decoder: matrices with an activation between each two.
-
-    merge: neighbouring patches that become one token, side by side, before the first matrix (pixel shuffle).
-    hidden: widths between the matrices; none: one matrix alone.
-    """
-
-    hidden: tuple[int, ...] = ()
-    merge: int = 1
-    bias: bool = False
-
-    def __post_init__(self) -> None:
-        _in_range("projector.merge", self.merge, 1, 10**6)
-        if len(self.hidden) > _DEEPEST_PROJECTOR:
-            raise ModelError(f"projector.hidden: has {len(self.hidden)} widths; expected at most {_DEEPEST_PROJECTOR}")
-        for width in self.hidden:
-            _in_range("projector.hidden", width, 1, _WIDEST)
-
-    def shapes(self, patch: int, token: int) -> tuple[tuple[int, int], ...]:
-        """(inputs, outputs) of each matrix, from patches of one width to tokens of another."""
-        widths = (patch * self.merge, *self.hidden, token)
-        return tuple(pairwise(widths))
+def is_linear(kind: LayerKind) -> bool:
+    """Whether a layer of this kind begins with linear attention."""
+    return kind in ("linear_dense", "linear_moe")
 
 
 @dataclass(frozen=True)
@@ -183,16 +85,19 @@ class Architecture:
     mlp_bias: bool | None = None
     qk_norm: bool = False  # norms on q and k
     qk_norm_over: QkNorm = "head"  # each head on its own (Qwen 3), or the whole width of all heads (OLMo 2)
+    output_gate: bool = False  # a sigmoid gate, as wide as q, on what attention gives (Qwen3-Next)
     attention_sinks: bool = False  # one learned logit a head (gpt-oss)
     clamped_glu: bool = False  # gate and up are clamped before they are multiplied (gpt-oss)
     relative_positions: bool = False  # an h × h projection of relative positions a layer (Transformer-XL, Gopher)
     parallel_block: bool = False  # attention and MLP read the same input (GPT-J, PaLM)
     sliding_window: int = 0  # keys a query sees in windowed layers; 0: all
-    full_attention_every: int = 0  # with a window: layer i is full when (i + 1) is a multiple; 0: none is
+    full_attention_every: int = 0  # with a window or linear layers: layer i is full when (i + 1) is a multiple; 0: none
     causal: bool = True
     dropout: bool | None = None  # trained with dropout; None: as GPT, where positions are learned
     moe: Moe | None = None
     mla: Mla | None = None
+    linear: LinearAttention | None = None  # of all layers that are not full (Qwen3-Next)
+    indexer: Indexer | None = None  # which keys latent attention sees (DeepSeek-V3.2)
     mtp_layers: int = 0  # multi-token prediction modules (DeepSeek-V3), each one more layer and head
     patch_inputs: int = 0  # vision encoder: values of one patch (channels × patch²)
     patch_bias: bool | None = None  # of the patch embedding; None: as `bias`
@@ -200,16 +105,16 @@ class Architecture:
     encoder: "Architecture | None" = None  # a vision encoder before this stack
     encoder_tokens: int = 0  # patches of one image
     encoder_images: int = 1  # images of each sequence
-    projector: Projector = Projector()  # between the two
+    projector: Projector = _ONE_MATRIX  # between the two
 
     def __post_init__(self) -> None:
         for key, (least, most) in _RANGES.items():
-            _in_range(key, getattr(self, key), least, most)
+            in_range(key, getattr(self, key), least, most)
         if not self.vocab and not self.patch_inputs:
             raise ModelError("vocab: 0 is too small; expected an integer of at least 1: a model without words")
-        _one_of("position", self.position, POSITIONS)
-        _one_of("norm", self.norm, NORMS)
-        _one_of("qk_norm_over", self.qk_norm_over, QK_NORMS)
+        one_of("position", self.position, POSITIONS)
+        one_of("norm", self.norm, NORMS)
+        one_of("qk_norm_over", self.qk_norm_over, QK_NORMS)
         if not self.head_dim and not self.mla and self.hidden % self.heads:
             raise ModelError(
                 f"heads: {self.heads} does not divide hidden {self.hidden}; choose a divisor or give head_dim"
@@ -222,6 +127,7 @@ class Architecture:
             raise ModelError(f"moe.first_dense: {self.moe.first_dense} is more than the {self.layers} layers")
         if self.clamped_glu and not self.moe:
             raise ModelError("clamped_glu: true clamps what experts multiply, and the model has none; expected false")
+        self._check_attention()
         self._check_encoder()
         defaults = {
             "kv_heads": self.heads,
@@ -242,6 +148,13 @@ class Architecture:
         for key, value in switches.items():
             if getattr(self, key) is None:
                 object.__setattr__(self, key, value)
+
+    def _check_attention(self) -> None:
+        if self.linear and (self.parallel_block or self.sliding_window):
+            other = "parallel_block" if self.parallel_block else "sliding_window"
+            raise ModelError(f"linear: layers of linear attention do not go with {other}; expected one of the two")
+        if self.indexer and not (self.mla and self.mla.q_lora_rank):
+            raise ModelError("indexer: reads low-rank queries of mla, and the model has none; expected mla.q_lora_rank")
 
     def _check_encoder(self) -> None:
         if self.encoder is None:
@@ -290,15 +203,17 @@ class Architecture:
 
     @cached_property
     def _kinds(self) -> tuple[LayerKind, ...]:
-        moe = self.moe
-        if moe is None:
-            return ("dense",) * self.layers
-        return tuple(
-            "moe" if i >= moe.first_dense and (i + 1) % moe.every == 0 else "dense" for i in range(self.layers)
-        )
+        return tuple(self._kind(i) for i in range(self.layers))
+
+    def _kind(self, i: int) -> LayerKind:
+        moe, every = self.moe, self.full_attention_every
+        experts = moe is not None and i >= moe.first_dense and (i + 1) % moe.every == 0
+        if self.linear is None or (every and (i + 1) % every == 0):
+            return "moe" if experts else "dense"
+        return "linear_moe" if experts else "linear_dense"
 
     def layer_kinds(self) -> tuple[LayerKind, ...]:
-        """`dense` or `moe` for each layer, first to last (MTP modules not included)."""
+        """The kind of each layer, first to last (MTP modules not included)."""
         return self._kinds
 
     def layer_windows(self) -> tuple[int, ...]:

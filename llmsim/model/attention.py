@@ -49,6 +49,9 @@ def attention_chain(arch: Architecture, shard: Shard, window: int, exchanged: bo
     # Megatron-Core keeps what the down projections give, and makes norms, up projections and rotation again.
     up = [step for step in chain if not (isinstance(step, Linear) and step.name.endswith("_down"))] if arch.mla else []
     chain += _core_chain(arch, shard, attention_core(arch, shard, window))
+    if arch.output_gate:
+        gated = shard.tokens * arch.heads * arch.v_head_dim / shard.tp * shard.element
+        chain.append(elementwise("output_gate", MemoryBound(3.0 * gated), MemoryBound(5.0 * gated)))
     if arch.mla:
         chain += rerun(shard, "mla_up_proj", up)
     width = ceil(arch.heads * arch.v_head_dim / shard.tp)
@@ -67,7 +70,7 @@ def attention_chain(arch: Architecture, shard: Shard, window: int, exchanged: bo
 def _projections(arch: Architecture, shard: Shard) -> list[Operator]:
     query = arch.heads / shard.tp * arch.head_dim
     key = shard.kv_heads(arch) * arch.head_dim
-    width = ceil(query + 2 * key)
+    width = ceil(query * (1 + arch.output_gate) + 2 * key)
     chain: list[Operator] = [
         Linear(
             "qkv", whole(shard.tokens), width, arch.hidden, shard, shard.precision,

@@ -201,3 +201,34 @@ def dbrx(config: ConfigFields) -> dict[str, Any]:
         "tied_embeddings": tied(config, False),
         "moe": experts,
     }
+
+
+def qwen3_next(config: ConfigFields) -> dict[str, Any]:
+    """Gated delta nets and, in every fourth layer, attention with a gate on its output (also of Qwen 3.5)."""
+    every = config.get("full_attention_interval", 4)
+    types = config.listed("layer_types")
+    full = [i for i, kind in enumerate(types) if kind == "full_attention"]
+    unknown = sorted({str(kind) for kind in types} - {"full_attention", "linear_attention"})
+    if unknown:
+        raise config.unmodelled(f"layers of kind {', '.join(unknown)}")
+    if types:
+        every = full[0] + 1 if full else 0
+        if full != [i for i in range(len(types)) if every and (i + 1) % every == 0]:
+            raise config.refuse("layer_types", "full_attention in every n-th layer")
+    dense = not config.get("num_experts", 0)
+    if not dense and config.get("intermediate_size") is None:  # there is no dense layer
+        config = config.with_absent({"intermediate_size": config.need("moe_intermediate_size")})
+    return {
+        **llama_like(config, Form(needed=("num_key_value_heads", "head_dim"))),
+        "qk_norm": True,
+        "output_gate": config.get("attn_output_gate", True),
+        "full_attention_every": every,
+        "linear": {
+            "key_heads": config.need("linear_num_key_heads"),
+            "value_heads": config.need("linear_num_value_heads"),
+            "key_head_dim": config.need("linear_key_head_dim"),
+            "value_head_dim": config.need("linear_value_head_dim"),
+            "convolution": config.need("linear_conv_kernel_dim"),
+        },
+        "moe": None if dense else _qwen_experts(config, shared=True),
+    }

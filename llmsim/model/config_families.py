@@ -41,7 +41,10 @@ _READERS: dict[str, Reader] = {
     "olmoe": config_experts.olmoe,
     "opt": config_layernorm.opt,
     "qwen2_moe": config_experts.qwen2_moe,
+    "qwen3_5_moe_text": config_experts.qwen3_next,
+    "qwen3_5_text": config_experts.qwen3_next,
     "qwen3_moe": config_experts.qwen3_moe,
+    "qwen3_next": config_experts.qwen3_next,
     "qwen3_vl_moe_text": config_experts.qwen3_moe,
     "starcoder2": config_layernorm.starcoder2,
 }

@@ -12,7 +12,8 @@ causal=True   scores and values halved (FlashAttention's count; NVIDIA's publish
 from dataclasses import dataclass
 from typing import Literal
 
-from llmsim.model.architecture import Architecture, LayerKind
+from llmsim.model import linear_attention
+from llmsim.model.architecture import Architecture, LayerKind, has_experts, is_linear
 from llmsim.model.parameters import active_parameters, embedding_parameters
 
 PASSES = 3  # one forward, two backward: the gradients of the input and of the weight each cost as much as the forward
@@ -24,7 +25,7 @@ class FlopLedger:
     """Forward FLOPs of one token, summed over layers (averaged over the tokens of a sequence where they differ)."""
 
     projections: float  # q, k, v and output (MLA: all low-rank products)
-    scores: float  # q·k and probabilities·v
+    scores: float  # q·k and probabilities·v; of linear attention the delta rule
     mlp: float  # dense MLPs
     experts: float  # the top_k routed experts
     shared_experts: float
@@ -67,7 +68,7 @@ def projection_flops(arch: Architecture) -> float:
         down = h * (mla.kv_lora_rank + mla.qk_rope_head_dim)
         up = mla.kv_lora_rank * a * (mla.qk_nope_head_dim + mla.v_head_dim)
         return 2.0 * (q + down + up + a * mla.v_head_dim * h)
-    return 2.0 * h * arch.head_dim * (2 * a + 2 * arch.kv_heads)
+    return 2.0 * h * arch.head_dim * ((2 + arch.output_gate) * a + 2 * arch.kv_heads)
 
 
 def score_flops(arch: Architecture, seq_len: float, window: int = 0, causal: bool = True) -> float:
@@ -88,7 +89,8 @@ def flop_ledger(arch: Architecture, seq_len: int, causal: bool = True) -> FlopLe
     """
     causal = causal and arch.causal
     kinds, moe = arch.layer_kinds(), arch.moe
-    moe_layers = kinds.count("moe")
+    moe_layers = sum(map(has_experts, kinds))
+    linear_layers = sum(map(is_linear, kinds))
     encoder = 0.0
     if arch.encoder:
         encoder = _encoder_flops(arch) / seq_len
@@ -97,8 +99,14 @@ def flop_ledger(arch: Architecture, seq_len: int, causal: bool = True) -> FlopLe
         one_layer = _layer_flops(arch, arch.mtp_kind(), seq_len, causal)
         mtp = arch.mtp_layers * (one_layer + 2.0 * 2 * arch.hidden**2)
     return FlopLedger(
-        projections=arch.layers * projection_flops(arch),
-        scores=sum(score_flops(arch, seq_len, window, causal) for window in arch.layer_windows()),
+        projections=(arch.layers - linear_layers) * projection_flops(arch)
+        + (linear_layers * linear_attention.projection_flops(arch.linear, arch.hidden) if arch.linear else 0.0),
+        scores=sum(
+            score_flops(arch, seq_len, window, causal)
+            for kind, window in zip(kinds, arch.layer_windows())
+            if not is_linear(kind)
+        )
+        + (linear_layers * linear_attention.state_flops(arch.linear) if arch.linear else 0.0),
         mlp=(arch.layers - moe_layers) * mlp_flops(arch, arch.ffn_hidden),
         experts=moe_layers * moe.top_k * mlp_flops(arch, moe.expert_ffn_hidden) if moe else 0.0,
         shared_experts=moe_layers * mlp_flops(arch, moe.shared_ffn_hidden) if moe else 0.0,
@@ -119,9 +127,14 @@ def _encoder_flops(arch: Architecture) -> float:
 
 def _layer_flops(arch: Architecture, kind: LayerKind, seq_len: int, causal: bool) -> float:
     width = arch.ffn_hidden
-    if kind == "moe" and arch.moe:
+    if has_experts(kind) and arch.moe:
         width = arch.moe.top_k * arch.moe.expert_ffn_hidden + arch.moe.shared_ffn_hidden
-    return projection_flops(arch) + score_flops(arch, seq_len, 0, causal) + mlp_flops(arch, width)
+    if is_linear(kind) and arch.linear:
+        attention = linear_attention.projection_flops(arch.linear, arch.hidden)
+        attention += linear_attention.state_flops(arch.linear)
+    else:
+        attention = projection_flops(arch) + score_flops(arch, seq_len, 0, causal)
+    return attention + mlp_flops(arch, width)
 
 
 def _logit_flops(arch: Architecture) -> float:
@@ -155,4 +168,5 @@ def six_n_flops_per_token(arch: Architecture, seq_len: int, embedding: bool = Tr
     if not embedding:
         edge = embedding_parameters(arch, seq_len)
         n -= edge.total - (edge.sharded if arch.tied_embeddings else 0)
-    return 6.0 * n + 12.0 * arch.layers * arch.heads * (arch.qk_head_dim + arch.v_head_dim) / 2 * seq_len
+    layers = sum(not is_linear(kind) for kind in arch.layer_kinds())
+    return 6.0 * n + 12.0 * layers * arch.heads * (arch.qk_head_dim + arch.v_head_dim) / 2 * seq_len

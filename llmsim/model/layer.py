@@ -9,15 +9,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from llmsim.model import traffic
-from llmsim.model.architecture import Architecture, LayerKind
+from llmsim.model.architecture import Architecture, LayerKind, has_experts, is_linear
 from llmsim.model.attention import attention_chain
 from llmsim.model.exchange import row_exit
+from llmsim.model.linear_attention import linear_chain
 from llmsim.model.mlp import mlp_chain
 from llmsim.model.moe import moe_chain
 from llmsim.model.operators import Fixed, LayerSteps, Linear, Operator, Rerun, assemble, elementwise, exchange, rerun
 from llmsim.model.shard import ALL_FUSIONS, NO_FUSIONS, Shard
 from llmsim.model.vocabulary import embedding_steps, head_steps, mtp_steps, vocab_on_rank
-from llmsim.model.work import Attention, Communication, Gemm, Step
+from llmsim.model.work import Attention, Communication, Gemm, MemoryBound, Step
 
 __all__ = [
     "ALL_FUSIONS",
@@ -36,7 +37,7 @@ __all__ = [
 
 
 # Products that read the output of a norm at the head of a branch; the router is in 16 bits.
-_READ_NORM = ("qkv", "q", "q_down", "kv_down", "fc1", "shared_fc1")
+_READ_NORM = ("qkv", "linear_in", "q", "q_down", "kv_down", "fc1", "shared_fc1")
 
 
 def layer_steps(arch: Architecture, shard: Shard, kind: LayerKind = "dense", window: int | None = None) -> LayerSteps:
@@ -50,10 +51,12 @@ def layer_steps(arch: Architecture, shard: Shard, kind: LayerKind = "dense", win
 
 
 def _chain(arch: Architecture, shard: Shard, kind: LayerKind, window: int) -> list[Operator]:
-    mlp = moe_chain(arch, shard) if kind == "moe" else mlp_chain(arch, shard, arch.ffn_hidden)
+    mlp = moe_chain(arch, shard) if has_experts(kind) else mlp_chain(arch, shard, arch.ffn_hidden)
+    linear = is_linear(kind)
+    attention = linear_chain(arch, shard) if linear else attention_chain(arch, shard, window)
     return [
-        *_sublayer(arch, shard, "1", attention_chain(arch, shard, window), bool(arch.output_bias)),
-        *_sublayer(arch, shard, "2", mlp, bool(arch.mlp_bias) and kind == "dense"),
+        *_sublayer(arch, shard, "1", attention, bool(arch.output_bias) and not linear),
+        *_sublayer(arch, shard, "2", mlp, bool(arch.mlp_bias) and not has_experts(kind)),
     ]
 
 
@@ -112,8 +115,8 @@ def _parallel_chain(arch: Architecture, shard: Shard, kind: LayerKind, window: i
 
 
 def step_flops(steps: Iterable[Step]) -> float:
-    """FLOPs of the matrix products and attention cores of these steps (elementwise work is never counted)."""
-    return sum(step.work.flops for step in steps if isinstance(step.work, Gemm | Attention))
+    """FLOPs of the matrix products, attention cores and delta rules of these steps (elementwise work has none)."""
+    return sum(step.work.flops for step in steps if isinstance(step.work, Gemm | Attention | MemoryBound))
 
 
 def communication_bytes(steps: Iterable[Step]) -> dict[tuple[str, str], float]:

@@ -5,10 +5,18 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from llmsim.errors import ModelError, UnitError, nearest
-from llmsim.model.architecture import Architecture, Mla, Moe, Projector
+from llmsim.model.architecture import Architecture
+from llmsim.model.sublayers import Indexer, LinearAttention, Mla, Moe, Projector
 from llmsim.units import parse_count
 
-_PARTS: dict[str, type] = {"moe": Moe, "mla": Mla, "encoder": Architecture, "projector": Projector}
+_PARTS: dict[str, type] = {
+    "moe": Moe,
+    "mla": Mla,
+    "linear": LinearAttention,
+    "indexer": Indexer,
+    "encoder": Architecture,
+    "projector": Projector,
+}
 _AT_USE = ("kv_heads", "head_dim", "ffn_hidden")  # 0 stands for a default inside; a user says null
 
 

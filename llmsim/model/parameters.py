@@ -7,8 +7,10 @@ for the final norm.
 """
 
 from dataclasses import dataclass
+from typing import get_args
 
-from llmsim.model.architecture import Architecture, LayerKind
+from llmsim.model.architecture import Architecture, LayerKind, has_experts, is_linear
+from llmsim.model.linear_attention import linear_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,10 @@ class _Attention:
     replicated: int
 
 
-def _attention(arch: Architecture) -> _Attention:
+def _attention(arch: Architecture, kind: LayerKind) -> _Attention:
+    if is_linear(kind) and arch.linear:
+        split, whole = linear_parameters(arch.linear, arch.hidden)
+        return _Attention(split, 0, whole)
     h, a = arch.hidden, arch.heads
     output = a * arch.v_head_dim * h
     replicated = h * arch.output_bias
@@ -109,7 +114,7 @@ def _attention(arch: Architecture) -> _Attention:
         kv_up = mla.kv_lora_rank * a * (mla.qk_nope_head_dim + mla.v_head_dim)
         return _Attention(q + kv_up + output + sinks, 0, replicated)
     width, kv_width = a * arch.head_dim, arch.kv_heads * arch.head_dim
-    q = h * width + width * arch.qkv_bias
+    q = (h * width + width * arch.qkv_bias) * (1 + arch.output_gate)
     kv = 2 * (h * kv_width + kv_width * arch.qkv_bias)
     if arch.relative_positions:
         q += h * width
@@ -134,10 +139,10 @@ def norm_parameters(arch: Architecture) -> int:
 
 def layer_parameters(arch: Architecture, kind: LayerKind) -> LayerParameters:
     """Parameters of one layer of this kind."""
-    attention = _attention(arch)
+    attention = _attention(arch, kind)
     replicated = attention.replicated + arch.norms_per_layer * norm_parameters(arch)
     router = experts = one_expert = active = 0
-    if kind == "moe" and arch.moe:
+    if has_experts(kind) and arch.moe:
         moe = arch.moe
         one_expert = sum(_mlp(arch, moe.expert_ffn_hidden))
         experts, active = moe.experts * one_expert, moe.top_k * one_expert
@@ -214,15 +219,18 @@ def parameter_ledger(arch: Architecture, max_positions: int | None = None) -> Le
     add("positions", positions)
     add("patches", embedding.replicated - positions - norms * arch.embedding_norm)
     add("embedding norm", norms * arch.embedding_norm)
-    for kind in ("dense", "moe"):
+    for kind in get_args(LayerKind):
         layers = kinds.count(kind)
         if not layers:
             continue
         part = layer_parameters(arch, kind)
         layer_norms = arch.norms_per_layer * norms
         mlp_bias = h * arch.mlp_bias * bool(part.mlp_sharded)
-        add("attention", layers * (part.attention_sharded + part.replicated - layer_norms - mlp_bias))
-        add("mlp" if kind == "dense" else "shared experts", layers * (part.mlp_sharded + mlp_bias))
+        add(
+            "linear attention" if is_linear(kind) else "attention",
+            layers * (part.attention_sharded + part.replicated - layer_norms - mlp_bias),
+        )
+        add("shared experts" if has_experts(kind) else "mlp", layers * (part.mlp_sharded + mlp_bias))
         add("router", layers * part.router)
         add("experts", layers * part.experts, layers * part.active_experts)
         add("norms", layers * layer_norms)

@@ -10,8 +10,8 @@ from llmsim.catalogue.frameworks import frameworks
 from llmsim.catalogue.host_constants import host_ways
 from llmsim.cluster.topology import MOST_GPUS
 from llmsim.errors import nearest
-from llmsim.model.architecture import MOST_LAYERS
 from llmsim.model.shard import ALL_FUSIONS, RECOMPUTE_MODULES, STORED
+from llmsim.model.sublayers import MOST_LAYERS
 from llmsim.parallel.layout import AXES
 from llmsim.scenario.fields import (
     Degree,

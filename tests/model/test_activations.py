@@ -13,8 +13,9 @@ from llmsim.model.activations import (
     peak_transient_bytes,
     recompute_buffer_bytes,
 )
-from llmsim.model.architecture import Architecture, Mla, Moe
+from llmsim.model.architecture import Architecture
 from llmsim.model.shard import ALL_FUSIONS, NO_FUSIONS, Shard
+from llmsim.model.sublayers import Mla, Moe
 
 # layers, hidden, heads, micro-batch: Korthikanti et al. 2022, table 3; s = 2048, t = 8, v = 51200
 PAPER = {"22B": (48, 6144, 64, 4), "175B": (96, 12288, 96, 1), "530B": (105, 20480, 128, 1), "1T": (128, 25600, 160, 1)}

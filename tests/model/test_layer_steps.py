@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llmsim.errors import ModelError
 from llmsim.model.activations import layer_activation_bytes
-from llmsim.model.architecture import Architecture, Mla, Moe
+from llmsim.model.architecture import Architecture
 from llmsim.model.flops import flop_ledger, score_flops
 from llmsim.model.layer import (
     ALL_FUSIONS,
@@ -23,6 +23,7 @@ from llmsim.model.layer import (
     step_flops,
     vocab_on_rank,
 )
+from llmsim.model.sublayers import Mla, Moe
 from llmsim.model.work import Attention, Communication, Gemm, MemoryBound
 
 GPT3 = Architecture("gpt3", 96, 12288, 96, 51200)

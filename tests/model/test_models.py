@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llmsim.catalogue.datasets import dataset, datasets
 from llmsim.errors import CatalogueError, ModelError
-from llmsim.model.architecture import Architecture, Mla, Moe
+from llmsim.model.architecture import Architecture
 from llmsim.model.flops import (
     attention_pairs,
     flop_ledger,
@@ -27,6 +27,7 @@ from llmsim.model.parameters import (
     parameters,
 )
 from llmsim.model.published import model, models
+from llmsim.model.sublayers import Mla, Moe
 
 # Totals of the public weights, to the unit; active where the authors count it (embeddings included).
 GOLDEN = {

@@ -13,7 +13,8 @@ from llmsim.cluster.describe import describe
 from llmsim.cluster.reading.keys import KEYS
 from llmsim.cluster.reading.load import load_topology
 from llmsim.errors import UserError
-from llmsim.model.architecture import Architecture, Mla, Moe, Projector
+from llmsim.model.architecture import Architecture
+from llmsim.model.sublayers import LinearAttention, Mla, Moe, Projector
 from llmsim.scenario.complaints import known_keys
 from llmsim.scenario.overrides import overridden
 from llmsim.scenario.schema import Scenario
@@ -201,6 +202,10 @@ DESCRIBED = {  # answers of `llmsim topology` alone
 }  # fmt: skip
 
 LATENT = {"mla": {"kv_lora_rank": 128, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64}}
+DELTA = {
+    "linear": {"key_heads": 8, "value_heads": 16, "key_head_dim": 128, "value_head_dim": 128},
+    "full_attention_every": 2,
+}
 WINDOW = {"sliding_window": 256}
 MOE = EXPERTS["moe"]
 SHARED = {"moe": MOE | {"shared_experts": 1}}
@@ -229,6 +234,7 @@ MODEL: dict[str, tuple[dict[str, Any], Any]] = {
     "mlp_bias": ({}, False),
     "qk_norm": ({}, True),
     "qk_norm_over": ({"qk_norm": True}, "width"),
+    "output_gate": ({}, True),
     "attention_sinks": ({}, True),
     "clamped_glu": (EXPERTS, True),
     "relative_positions": ({}, True),
@@ -239,6 +245,7 @@ MODEL: dict[str, tuple[dict[str, Any], Any]] = {
     "dropout": ({}, False),
     "moe": ({}, MOE),
     "mla": ({}, LATENT["mla"]),
+    "linear": ({}, DELTA["linear"]),
     "mtp_layers": ({}, 1),
     "patch_inputs": ({}, 588),
     "patch_bias": ({"patch_inputs": 588}, False),
@@ -264,6 +271,11 @@ MODEL: dict[str, tuple[dict[str, Any], Any]] = {
     "mla.qk_rope_head_dim": (LATENT, 64),
     "mla.v_head_dim": (LATENT, 128),
     "mla.q_lora_rank": (LATENT, 256),
+    "linear.key_heads": (DELTA, 16),
+    "linear.value_heads": (DELTA, 32),
+    "linear.key_head_dim": (DELTA, 64),
+    "linear.value_head_dim": (DELTA, 64),
+    "linear.convolution": (DELTA, 8),
     "projector.hidden": (SEEING, [2048]),
     "projector.merge": (SEEING, 4),
     "projector.bias": (SEEING, True),
@@ -320,7 +332,7 @@ def test_a_clamp_without_experts_is_refused():
 
 
 def test_every_key_of_a_model_has_its_case():
-    parts = {"moe.": Moe, "mla.": Mla, "projector.": Projector}
+    parts = {"moe.": Moe, "mla.": Mla, "linear.": LinearAttention, "projector.": Projector}
     keys = {f"{prefix}{field.name}" for prefix, part in ({"": Architecture} | parts).items() for field in fields(part)}
     assert set(MODEL) == keys - {"name"}
 

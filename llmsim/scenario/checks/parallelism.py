@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llmsim.errors import UserError
+from llmsim.model.architecture import has_experts
 from llmsim.parallel.schedules import check_schedule as check_registered
 from llmsim.parallel.schedules import schedule as find_schedule
 from llmsim.parallel.schedules.registry import is_table
@@ -76,9 +77,20 @@ def check_kv_heads(s: Subject) -> Found:
         )
 
 
+def check_linear_heads(s: Subject) -> Found:
+    tp, linear = s.scenario.parallelism.tp, s.architecture.linear
+    if linear and linear.key_heads % tp:
+        near = nearest_divisor(linear.key_heads, tp)
+        yield (
+            "parallelism.tp",
+            f"{tp} does not divide the {linear.key_heads} key heads of linear attention of {s.model_name}; "
+            f"expected a divisor, such as {near}",
+        )
+
+
 def check_ffn(s: Subject) -> Found:
     tp, moe = s.scenario.parallelism.tp, s.architecture.moe
-    dense = not moe or "dense" in s.architecture.layer_kinds()
+    dense = not all(has_experts(kind) for kind in s.architecture.layer_kinds())
     widths = {"ffn_hidden": (s.architecture.ffn_hidden, tp)} if dense else {}
     if moe:
         widths["expert_ffn_hidden"] = (moe.expert_ffn_hidden, s.etp)
@@ -178,6 +190,16 @@ def check_context_kind(s: Subject) -> Found:
             f"{p.cp} does not divide the {heads} attention heads of a tensor rank, which ulysses spreads; expected a "
             f"divisor, such as {nearest_divisor(heads, p.cp)}, or cp_kind ring",
         )
+
+
+def check_special_attention(s: Subject) -> Found:
+    """Sparse and linear attention as they are modelled: whole sequences on a rank, and a sparse core that is fused."""
+    cp, arch = s.scenario.parallelism.cp, s.architecture
+    kind = "sparse attention" if arch.indexer else "linear attention" if arch.linear else ""
+    if kind and cp > 1:
+        yield "parallelism.cp", f"{cp} is not modelled for {kind}, which {s.model_name} has; expected 1"
+    if arch.indexer and s.scenario.training.attention == "unfused":
+        yield "training.attention", f"'unfused' has no sparse form, which {s.model_name} needs; expected flash"
 
 
 # -- pipeline ------------------------------------------------------------------------------------------------------

@@ -28,8 +28,10 @@ from llmsim.scenario.checks.parallelism import (
     check_heads,
     check_images,
     check_kv_heads,
+    check_linear_heads,
     check_schedule,
     check_sequence,
+    check_special_attention,
     check_stage_layers,
 )
 from llmsim.scenario.checks.size import check_size
@@ -48,7 +50,18 @@ from llmsim.scenario.checks.training import (
 
 GRID_CHECKS = (check_gpus_per_node, check_network_exists, check_grid)
 CHECKS = (
-    *(check_batch, check_sequence, check_images, check_heads, check_kv_heads, check_ffn, check_encoder, check_experts),
+    *(
+        check_batch,
+        check_sequence,
+        check_images,
+        check_heads,
+        check_kv_heads,
+        check_linear_heads,
+        check_special_attention,
+        check_ffn,
+        check_encoder,
+        check_experts,
+    ),
     *(check_dispatch, check_expert_kernels, check_context_kind),
     *(check_schedule, check_chunks, check_stage_layers, check_recompute_layers, check_hsdp, check_precision),
     *(check_grad_reduction, check_loss_chunks, check_offload),
