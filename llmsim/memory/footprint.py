@@ -109,7 +109,10 @@ def _output_gradients(arch: Architecture, shard: Shard, kind: LayerKind) -> floa
         size = linear_output_gradients(arch, shard)
     elif arch.mla:
         mla = arch.mla
-        size = tokens * heads * (arch.qk_head_dim + mla.qk_nope_head_dim + arch.v_head_dim)
+        keys = mla.kv_lora_rank if arch.indexer else mla.qk_nope_head_dim
+        size = tokens * heads * (arch.qk_head_dim + keys + arch.v_head_dim)
+        if arch.indexer:
+            size += tokens * ((arch.indexer.heads + 1) * arch.indexer.head_dim + arch.indexer.heads)
         size += local * (mla.q_lora_rank + mla.kv_lora_rank + mla.qk_rope_head_dim)
     else:
         query = heads * arch.qk_head_dim * (1 + arch.output_gate)

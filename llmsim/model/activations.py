@@ -28,7 +28,7 @@ _SHARED = ("shared_fc1_input", "shared_activation_input", "shared_fc2_input")
 DISCARDED: Mapping[str, tuple[str, ...]] = {
     "core_attn": ("softmax_output", "softmax_copy", "attention_dropout_mask", "attention_dropout_output"),
     "layernorm": ("qkv_input", "down_input", "fc1_input", "router_input", "shared_fc1_input"),
-    "mla_up_proj": ("q_up_input", "kv_up_input", "query", "key", "value"),
+    "mla_up_proj": ("q_up_input", "kv_up_input", "q_absorb_input", "query", "key", "value"),
     "mlp": ("activation_input", "fc2_input"),
     "moe": (
         *("router_scores", "routing_indices", "combine_input", *_SHARED),

@@ -6,8 +6,10 @@ from math import ceil
 from llmsim.model import traffic
 from llmsim.model.architecture import Architecture
 from llmsim.model.exchange import column_entry, row_exit, whole
+from llmsim.model.latent_attention import absorbed_projections, latent_projections
 from llmsim.model.operators import HEAD, Fixed, Linear, Operator, elementwise, exchange, rerun
 from llmsim.model.shard import Shard
+from llmsim.model.sparse_attention import sparse_core
 from llmsim.model.work import Attention, Communication, Gemm, MemoryBound, Step
 
 
@@ -45,10 +47,16 @@ def attention_chain(arch: Architecture, shard: Shard, window: int, exchanged: bo
 
     `exchanged` false leaves out the reduction after the projection (a parallel block has one for both branches).
     """
-    chain = _mla_projections(arch, shard) if arch.mla else _projections(arch, shard)
+    if arch.mla:
+        chain = (absorbed_projections if arch.indexer else latent_projections)(arch, shard)
+    else:
+        chain = _projections(arch, shard)
     # Megatron-Core keeps what the down projections give, and makes norms, up projections and rotation again.
     up = [step for step in chain if not (isinstance(step, Linear) and step.name.endswith("_down"))] if arch.mla else []
-    chain += _core_chain(arch, shard, attention_core(arch, shard, window))
+    if arch.indexer:
+        chain += sparse_core(arch, shard)
+    else:
+        chain += _core_chain(arch, shard, attention_core(arch, shard, window))
     if arch.output_gate:
         gated = shard.tokens * arch.heads * arch.v_head_dim / shard.tp * shard.element
         chain.append(elementwise("output_gate", MemoryBound(3.0 * gated), MemoryBound(5.0 * gated)))
@@ -90,51 +98,6 @@ def _projections(arch: Architecture, shard: Shard) -> list[Operator]:
         chain.append(elementwise("rope", *traffic.rope(shard, values)))
     if shard.attention == "flash":
         chain.append(elementwise("qkv_layout", *traffic.qkv_layout(shard, shard.tokens * query, shard.tokens * key)))
-    return chain
-
-
-def _mla_projections(arch: Architecture, shard: Shard) -> list[Operator]:
-    """Low-rank q and kv. Down projections are not split: each TP rank makes them for the tokens it holds."""
-    mla, precision = arch.mla, shard.precision
-    assert mla is not None
-    local, tokens, heads = shard.local_tokens, shard.tokens, arch.heads / shard.tp
-    chain: list[Operator] = []
-
-    def low_rank(name: str, rank: int, extra: int, up: float) -> None:
-        chain.append(
-            Linear(
-                f"{name}_down", whole(local), rank + extra, arch.hidden, shard, precision,
-                cast=traffic.narrow_cast(shard, local * arch.hidden, fused=True),
-                cast_grad=traffic.narrow_cast(shard, local * (rank + extra)),
-            )
-        )  # fmt: skip
-        chain.append(elementwise(f"{name}_norm", *traffic.norm(arch, shard, local, rank)))
-        chain.append(
-            Linear(
-                f"{name}_up", whole(tokens), ceil(up), rank, shard, precision,
-                cast=traffic.narrow_cast(shard, local * rank, fused=True),
-                cast_grad=traffic.narrow_cast(shard, tokens * up),
-                **column_entry(shard, rank + extra),
-            )
-        )  # fmt: skip
-
-    query = heads * arch.qk_head_dim
-    if mla.q_lora_rank:
-        low_rank("q", mla.q_lora_rank, 0, query)
-    else:
-        chain.append(
-            Linear(
-                "q", whole(tokens), ceil(query), arch.hidden, shard, precision,
-                cast=traffic.narrow_cast(shard, local * arch.hidden, fused=True),
-                cast_grad=traffic.narrow_cast(shard, tokens * query),
-                **column_entry(shard, arch.hidden),
-            )
-        )  # fmt: skip
-    low_rank("kv", mla.kv_lora_rank, mla.qk_rope_head_dim, heads * (mla.qk_nope_head_dim + mla.v_head_dim))
-    # The rotated key part is shared by all heads and copied beside each head's own part.
-    rotated = tokens * mla.qk_rope_head_dim * (heads + 1)
-    chain.append(elementwise("rope", *traffic.rope(shard, rotated)))
-    chain.append(elementwise("expand_k", *traffic.copy(shard, tokens * heads * arch.qk_head_dim)))
     return chain
 
 

@@ -3,6 +3,7 @@
 from llmsim.model.architecture import Architecture
 from llmsim.model.attention import attention_core
 from llmsim.model.shard import STORED, Shard
+from llmsim.model.sparse_attention import sparse_activation_bytes, sparse_working_bytes
 from llmsim.model.traffic import FP32, MASK
 
 
@@ -39,6 +40,11 @@ def attention_activation_bytes(arch: Architecture, shard: Shard) -> dict[str, fl
         for name, rank in (("q", mla.q_lora_rank), ("kv", mla.kv_lora_rank)):
             saved[f"{name}_norm_input"] = norm_input_bytes(arch, shard, shard.local_tokens * rank)
             saved[f"{name}_up_input"] = linear_input_bytes(shard, rank, sharded=False)
+        if arch.indexer:
+            del saved["kv_up_input"]  # nothing is expanded: the latent is the key
+            saved |= sparse_activation_bytes(arch, shard)
+            saved["proj_input"] = linear_input_bytes(shard, value, sharded=True)
+            return saved
     else:
         saved["qkv_input"] = linear_input_bytes(shard, arch.hidden, sharded=False)
         if arch.qk_norm:
@@ -71,6 +77,8 @@ def attention_activation_bytes(arch: Architecture, shard: Shard) -> dict[str, fl
 
 def attention_working_bytes(arch: Architecture, shard: Shard) -> tuple[float, float, float]:
     """Bytes of the gradients of q, k and v, of the gradient of the core's output, and of the core's scratch."""
+    if arch.indexer:
+        return sparse_working_bytes(arch, shard)
     e, tokens = shard.element, shard.tokens
     core = attention_core(arch, shard, 0)
     heads, kv_heads = arch.heads / shard.tp, shard.kv_heads(arch)

@@ -129,7 +129,19 @@ def deepseek(config: ConfigFields) -> dict[str, Any]:
         "tied_embeddings": tied(config, False),
         **biases(config),
         "mla": mla,
+        "indexer": _indexer(config),
         "moe": {**_deepseek_experts(config), "router_bias": corrected},
+    }
+
+
+def _indexer(config: ConfigFields) -> dict[str, Any] | None:
+    """Of sparse attention (V3.2, GLM 5); families before it have none."""
+    if config.kind not in ("deepseek_v32", "glm_moe_dsa"):
+        return None
+    return {
+        "heads": config.need("index_n_heads"),
+        "head_dim": config.need("index_head_dim"),
+        "top_k": config.need("index_topk"),
     }
 
 

@@ -12,7 +12,7 @@ causal=True   scores and values halved (FlashAttention's count; NVIDIA's publish
 from dataclasses import dataclass
 from typing import Literal
 
-from llmsim.model import linear_attention
+from llmsim.model import linear_attention, sparse_attention
 from llmsim.model.architecture import Architecture, LayerKind, has_experts, is_linear
 from llmsim.model.parameters import active_parameters, embedding_parameters
 
@@ -67,12 +67,15 @@ def projection_flops(arch: Architecture) -> float:
         q = h * rank + rank * a * qk if rank else h * a * qk
         down = h * (mla.kv_lora_rank + mla.qk_rope_head_dim)
         up = mla.kv_lora_rank * a * (mla.qk_nope_head_dim + mla.v_head_dim)
-        return 2.0 * (q + down + up + a * mla.v_head_dim * h)
+        indexer = sparse_attention.indexer_projection_flops(arch.indexer, mla, h) if arch.indexer else 0.0
+        return 2.0 * (q + down + up + a * mla.v_head_dim * h) + indexer
     return 2.0 * h * arch.head_dim * ((2 + arch.output_gate) * a + 2 * arch.kv_heads)
 
 
 def score_flops(arch: Architecture, seq_len: float, window: int = 0, causal: bool = True) -> float:
     """Forward FLOPs of one token in one layer's scores and values, averaged over the sequence."""
+    if arch.indexer:
+        return sparse_attention.sparse_score_flops(arch, seq_len)
     pairs = attention_pairs(seq_len, window, causal) / seq_len
     return 2.0 * arch.heads * (arch.qk_head_dim + arch.v_head_dim) * pairs
 

@@ -11,6 +11,7 @@ from typing import get_args
 
 from llmsim.model.architecture import Architecture, LayerKind, has_experts, is_linear
 from llmsim.model.linear_attention import linear_parameters
+from llmsim.model.sparse_attention import indexer_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,8 @@ def _attention(arch: Architecture, kind: LayerKind) -> _Attention:
         replicated += h * (mla.kv_lora_rank + mla.qk_rope_head_dim) + mla.kv_lora_rank
         if arch.qkv_bias:
             replicated += rank + mla.kv_lora_rank + mla.qk_rope_head_dim
+        if arch.indexer:
+            replicated += indexer_parameters(arch.indexer, mla, h)
         # MLA has no kv heads to run out of: its up projections divide by TP as heads do.
         kv_up = mla.kv_lora_rank * a * (mla.qk_nope_head_dim + mla.v_head_dim)
         return _Attention(q + kv_up + output + sinks, 0, replicated)

@@ -14,7 +14,7 @@ from llmsim.cluster.reading.keys import KEYS
 from llmsim.cluster.reading.load import load_topology
 from llmsim.errors import UserError
 from llmsim.model.architecture import Architecture
-from llmsim.model.sublayers import LinearAttention, Mla, Moe, Projector
+from llmsim.model.sublayers import Indexer, LinearAttention, Mla, Moe, Projector
 from llmsim.scenario.complaints import known_keys
 from llmsim.scenario.overrides import overridden
 from llmsim.scenario.schema import Scenario
@@ -202,6 +202,8 @@ DESCRIBED = {  # answers of `llmsim topology` alone
 }  # fmt: skip
 
 LATENT = {"mla": {"kv_lora_rank": 128, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64}}
+LOW_RANK = {"mla": LATENT["mla"] | {"q_lora_rank": 128}}
+SPARSE = LOW_RANK | {"indexer": {"heads": 4, "head_dim": 32, "top_k": 128}}
 DELTA = {
     "linear": {"key_heads": 8, "value_heads": 16, "key_head_dim": 128, "value_head_dim": 128},
     "full_attention_every": 2,
@@ -246,6 +248,7 @@ MODEL: dict[str, tuple[dict[str, Any], Any]] = {
     "moe": ({}, MOE),
     "mla": ({}, LATENT["mla"]),
     "linear": ({}, DELTA["linear"]),
+    "indexer": (LOW_RANK, SPARSE["indexer"]),
     "mtp_layers": ({}, 1),
     "patch_inputs": ({}, 588),
     "patch_bias": ({"patch_inputs": 588}, False),
@@ -276,6 +279,9 @@ MODEL: dict[str, tuple[dict[str, Any], Any]] = {
     "linear.key_head_dim": (DELTA, 64),
     "linear.value_head_dim": (DELTA, 64),
     "linear.convolution": (DELTA, 8),
+    "indexer.heads": (SPARSE, 8),
+    "indexer.head_dim": (SPARSE, 64),
+    "indexer.top_k": (SPARSE, 64),
     "projector.hidden": (SEEING, [2048]),
     "projector.merge": (SEEING, 4),
     "projector.bias": (SEEING, True),
@@ -332,7 +338,7 @@ def test_a_clamp_without_experts_is_refused():
 
 
 def test_every_key_of_a_model_has_its_case():
-    parts = {"moe.": Moe, "mla.": Mla, "linear.": LinearAttention, "projector.": Projector}
+    parts = {"moe.": Moe, "mla.": Mla, "linear.": LinearAttention, "indexer.": Indexer, "projector.": Projector}
     keys = {f"{prefix}{field.name}" for prefix, part in ({"": Architecture} | parts).items() for field in fields(part)}
     assert set(MODEL) == keys - {"name"}
 
