@@ -79,6 +79,7 @@ class Architecture:
     norm_bias: bool | None = None  # None: LayerNorm yes, RMSNorm no
     final_norm: bool = True
     embedding_norm: bool = False  # BLOOM
+    head_bias: bool = False  # one value a word on the logits (GPT-J, Phi 2)
     bias: bool = True  # of every linear layer, unless one of the next three says otherwise
     qkv_bias: bool | None = None
     output_bias: bool | None = None  # attention output projection

@@ -93,6 +93,25 @@ def glm4_moe(config: ConfigFields) -> dict[str, Any]:
     }
 
 
+def dots1(config: ConfigFields) -> dict[str, Any]:
+    return {
+        **llama_like(config, Form()),
+        "qk_norm": True,
+        "moe": {**_deepseek_experts(config), "router_bias": True},
+    }
+
+
+def phi_moe(config: ConfigFields) -> dict[str, Any]:
+    """Phi 3.5 MoE: LayerNorm, and biases that its file speaks of, on attention and on the logits."""
+    return {
+        **llama_like(config, FORMS["phi3"]),
+        **biases(config),
+        "norm": "layernorm",
+        "head_bias": config.get("lm_head_bias", False),
+        "moe": _local(config),
+    }
+
+
 def _deepseek_experts(config: ConfigFields) -> dict[str, Any]:
     return {
         "experts": config.need("n_routed_experts"),

@@ -34,6 +34,36 @@ def gpt_neox(config: ConfigFields) -> dict[str, Any]:
     }
 
 
+def gpt_j(config: ConfigFields) -> dict[str, Any]:
+    """Attention without biases beside an MLP with them, and a bias on the logits."""
+    return {
+        **gpt2(config),
+        "position": "rope",
+        "parallel_block": True,
+        "norms_per_layer": 1,
+        "qkv_bias": False,
+        "output_bias": False,
+        "head_bias": True,
+        "tied_embeddings": tied(config, False),
+    }
+
+
+def phi(config: ConfigFields) -> dict[str, Any]:
+    """Phi 1, 1.5 and 2: attention and MLP side by side, biases everywhere, on the logits too."""
+    if config.get("qk_layernorm", False):
+        raise config.refuse("qk_layernorm", "false")
+    return {
+        **common(config),
+        "kv_heads": config.get("num_key_value_heads"),
+        "ffn_hidden": config.need("intermediate_size"),
+        "position": "rope",
+        "parallel_block": True,
+        "norms_per_layer": 1,
+        "head_bias": True,
+        "tied_embeddings": tied(config, False),
+    }
+
+
 def opt(config: ConfigFields) -> dict[str, Any]:
     if config.get("word_embed_proj_dim", config.need("hidden_size")) != config.need("hidden_size"):
         raise config.refuse("word_embed_proj_dim", f"hidden_size ({config.need('hidden_size')})")

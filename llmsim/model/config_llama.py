@@ -42,6 +42,7 @@ _GEMMA3 = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, 
 
 FORMS: dict[str, Form] = {
     "arcee": Form(shape={"gated_mlp": False}),
+    "exaone4": Form(window="listed", shape={"qk_norm": True}),
     "gemma": Form(tied=True, needed=(_GROUPS, _WIDTH)),
     "gemma2": Form(tied=True, window="listed", every=2, needed=(_GROUPS, _WIDTH), shape={"norms_per_layer": 4}),
     "gemma3_text": Form(
@@ -49,8 +50,10 @@ FORMS: dict[str, Form] = {
     ),
     "glm": Form(biased=("qkv",), needed=(_GROUPS, _WIDTH)),
     "glm4": Form(biased=("qkv",), shape={"norms_per_layer": 4}),
+    "glm4v_text": Form(biased=("qkv",), shape={"norms_per_layer": 4}),
     "granite": Form(),
     "llama": Form(needed=()),
+    "mimo": _QWEN2,
     "ministral": Form(biased=(), window="all"),
     "ministral3": Form(biased=(), window="all"),
     "mistral": Form(biased=(), window="all"),
@@ -58,7 +61,9 @@ FORMS: dict[str, Form] = {
     "olmo3": Form(window="listed", every=4, shape=_WIDE_QK_NORM),
     "phi3": Form(biased=(), window="all"),
     "qwen2": _QWEN2,
+    "qwen2_5_vl": _QWEN2,
     "qwen2_5_vl_text": _QWEN2,
+    "qwen2_vl": _QWEN2,
     "qwen2_vl_text": _QWEN2,
     "qwen3": _QWEN3,
     "qwen3_vl_text": _QWEN3,

@@ -65,7 +65,7 @@ def _kind(fields: Mapping[str, Any], file: str) -> str:
 
 def _language(config: ConfigFields) -> ConfigFields:
     """The part of a file that describes the language model; the outer file says whether its head is tied."""
-    if config.kind in READERS or config.fields.get("text_config") is None:
+    if config.fields.get("text_config") is None:
         return config
     inner = config.inner("text_config").fields
     kind = inner.get("model_type") or f"{config.kind}_text"

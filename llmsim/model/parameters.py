@@ -179,12 +179,12 @@ def embedding_parameters(arch: Architecture, max_positions: int | None = None) -
 
 
 def head_parameters(arch: Architecture, copy_tied: bool = False) -> EdgeParameters:
-    """Final norm and output matrix.
+    """Final norm and output matrix, with its bias.
 
     A tied matrix counts 0 here, unless `copy_tied`: a pipeline's last stage keeps its own copy of the embedding.
     """
     matrix = 0 if arch.tied_embeddings and not copy_tied else arch.vocab * arch.hidden
-    return EdgeParameters(matrix, norm_parameters(arch) * arch.final_norm)
+    return EdgeParameters(matrix + arch.vocab * arch.head_bias, norm_parameters(arch) * arch.final_norm)
 
 
 def mtp_parameters(arch: Architecture) -> EdgeParameters:

@@ -40,6 +40,11 @@ _KIMI = {
     **{"n_routed_experts": 384, "n_shared_experts": 1, "num_experts_per_tok": 8, "moe_intermediate_size": 2048},
     **{"first_k_dense_replace": 1, "topk_method": "noaux_tc"},
 }
+_V2 = {
+    **{"q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128},
+    **{"n_routed_experts": 160, "n_shared_experts": 2, "num_experts_per_tok": 6, "moe_intermediate_size": 1536},
+    "first_k_dense_replace": 1,
+}
 _AIR = {
     **{"n_routed_experts": 128, "n_shared_experts": 1, "num_experts_per_tok": 8, "moe_intermediate_size": 1408},
     **{"first_k_dense_replace": 1, "head_dim": 128, "attention_bias": True},
@@ -86,6 +91,49 @@ PUBLISHED = {
         235_093_634_560,
     ),
     "deepseek-moe-16b": (shape("deepseek", 2048, 28, 16, 16, 10944, 102400, **_DEEPSEEK_MOE), 16_375_728_128),
+    "qwen2.5-0.5b": (shape("qwen2", 896, 24, 14, 2, 4864, 151936, tie_word_embeddings=True), 494_032_768),
+    "exaone4-32b": (shape("exaone4", 5120, 64, 40, 8, 27392, 102400, head_dim=128), 32_003_216_384),
+    "phi-2": (shape("phi", 2560, 32, 32, 32, 10240, 51200), 2_779_683_840),
+    "phi3.5-moe": (
+        shape("phimoe", 4096, 32, 32, 8, 6400, 32064, num_local_experts=16, num_experts_per_tok=2,
+              attention_bias=True, lm_head_bias=True),
+        41_873_153_344,
+    ),
+    "gpt-j-6b": (
+        {"model_type": "gptj", "n_layer": 28, "n_embd": 4096, "n_head": 16, "vocab_size": 50400, "n_positions": 2048},
+        6_050_882_784,
+    ),
+    "pythia-6.9b": (
+        {key: value for key, value in shape("gpt_neox", 4096, 32, 32, 0, 16384, 50432).items() if "kv" not in key},
+        6_857_302_016,
+    ),
+    "falcon-rw-1b": (
+        {"model_type": "falcon", "hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 32,
+         "vocab_size": 50304, "bias": True, "alibi": True, "parallel_attn": False, "multi_query": False},
+        1_311_625_216,
+    ),
+    "bloom-7b1": (
+        {"model_type": "bloom", "n_layer": 30, "hidden_size": 4096, "n_head": 32, "vocab_size": 250880},
+        7_069_016_064,
+    ),
+    "opt-125m": (
+        {"model_type": "opt", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "ffn_dim": 3072,
+         "vocab_size": 50272, "max_position_embeddings": 2048},
+        125_239_296,
+    ),
+    "gpt-oss-120b": (
+        shape("gpt_oss", 2880, 36, 64, 8, 2880, 201088, head_dim=64, num_local_experts=128, num_experts_per_tok=4,
+              sliding_window=128),
+        116_829_156_672,
+    ),
+    "deepseek-v2": (
+        shape("deepseek_v2", 5120, 60, 128, 128, 12288, 102400, topk_method="group_limited_greedy", **_V2),
+        235_741_434_880,
+    ),
+    "dots1": (
+        shape("dots1", 4096, 62, 32, 32, 10944, 152064, **{**_DEEPSEEK_MOE, "n_routed_experts": 128}),
+        142_774_381_696,
+    ),
     "olmoe": (
         shape("olmoe", 2048, 16, 16, 16, 1024, 50304, num_experts=64, num_experts_per_tok=8),
         6_919_161_856,
@@ -109,6 +157,11 @@ ROUNDED = {
     "nemotron4-340b": (shape("nemotron", 18432, 96, 96, 8, 73728, 256000), 340, 340),  # arXiv 2406.11704
     "mistral-small3.1": (
         text("mistral3", shape("mistral", 5120, 40, 32, 8, 32768, 131072, head_dim=128)), 24, 24,
+    ),
+    "llama4-maverick": (
+        text("llama4", shape("llama4_text", 5120, 48, 40, 8, 8192, 202048, head_dim=128, num_local_experts=128,
+                             num_experts_per_tok=1, interleave_moe_layer_step=2, intermediate_size_mlp=16384)),
+        400, 17,
     ),
     "granite4-micro": (
         shape("granitemoehybrid", 2560, 40, 40, 8, 8192, 100352, layer_types=["attention"] * 40, **_HYBRID), 3.4, 3.4,

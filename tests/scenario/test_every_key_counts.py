@@ -230,6 +230,7 @@ MODEL: dict[str, tuple[dict[str, Any], Any]] = {
     "norm_bias": ({}, False),
     "final_norm": ({}, False),
     "embedding_norm": ({}, True),
+    "head_bias": ({}, True),
     "bias": ({}, False),
     "qkv_bias": ({}, False),
     "output_bias": ({}, False),
