@@ -58,7 +58,7 @@ class ConfigFields:
         return ConfigFields({**defaults, **self.fields}, self.file, self.kind) if defaults else self
 
     def refuse(self, field: str, accepted: str) -> ModelError:
-        return ModelError(f"{self.file}: {field} = {self.fields[field]!r} is not supported; expected {accepted}")
+        return ModelError(f"{self.file}: {field} = {self.fields.get(field)!r} is not supported; expected {accepted}")
 
     def unmodelled(self, layers: str) -> ModelError:
         return ModelError(
