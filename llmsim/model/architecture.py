@@ -92,6 +92,7 @@ class Architecture:
     relative_positions: bool = False  # an h × h projection of relative positions a layer (Transformer-XL, Gopher)
     parallel_block: bool = False  # attention and MLP read the same input (GPT-J, PaLM)
     sliding_window: int = 0  # keys a query sees in windowed layers; 0: all
+    window_chunks: bool = False  # windows are chunks: a query sees those before it in its own chunk (Llama 4)
     full_attention_every: int = 0  # with a window or linear layers: layer i is full when (i + 1) is a multiple; 0: none
     causal: bool = True
     dropout: bool | None = None  # trained with dropout; None: as GPT, where positions are learned

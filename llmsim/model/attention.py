@@ -1,6 +1,6 @@
 """The attention sublayer on one rank: projections, rotary embedding, core (flash or unfused), context parallelism."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from llmsim.model import traffic
@@ -131,11 +131,15 @@ def _core(arch: Architecture, shard: Shard, core: Core) -> list[Operator]:
     if shard.attention == "unfused":
         return _unfused_core(arch, shard, core)
     # Under all_gather each rank's share of the causal triangle is balanced: q·keys/2 pairs, as the class counts.
-    keys = core.keys
+    keys, batch = core.keys, shard.micro_batch
     if core.window and core.positions != core.keys:
-        keys = min(keys, 2 * core.window)
+        keys = min(keys, (1 if arch.window_chunks else 2) * core.window)
+    elif arch.window_chunks and 0 < core.window < keys:
+        # Each chunk is a sequence of its own.
+        batch, keys = ceil(batch * keys / core.window), core.window
+        core = replace(core, positions=keys, keys=keys, window=0)
     forward, backward = (
-        Step(name, _flash(arch, shard, core, shard.micro_batch, keys, arch.causal, grad))
+        Step(name, _flash(arch, shard, core, batch, keys, arch.causal, grad))
         for name, grad in (("attention", False), ("attention_grad", True))
     )
     return [Fixed((forward,), (backward,))]

@@ -205,6 +205,7 @@ def llama4(config: ConfigFields) -> dict[str, Any]:
         "tied_embeddings": tied(config, False),
         # Chunked attention in the layers with RoPE; every fourth has neither RoPE nor chunks.
         "sliding_window": config.get("attention_chunk_size", 0),
+        "window_chunks": True,
         "full_attention_every": 4,
         "moe": experts,
     }

@@ -76,6 +76,8 @@ def score_flops(arch: Architecture, seq_len: float, window: int = 0, causal: boo
     """Forward FLOPs of one token in one layer's scores and values, averaged over the sequence."""
     if arch.indexer:
         return sparse_attention.sparse_score_flops(arch, seq_len)
+    if arch.window_chunks and 0 < window < seq_len:
+        seq_len, window = window, 0  # each chunk is a sequence of its own
     pairs = attention_pairs(seq_len, window, causal) / seq_len
     return 2.0 * arch.heads * (arch.qk_head_dim + arch.v_head_dim) * pairs
 

@@ -358,3 +358,21 @@ def test_a_recomputed_expert_layer_runs_its_forward_once_more(precision):
     begin = forward.index("router")
     mlp = [name for name in forward[begin:] if name != "residual2"]
     assert sorted(names) == sorted(["norm1", "norm2", *mlp] + ["q_down_cast", "kv_down_cast"] * (precision == "fp8"))
+
+
+@pytest.mark.parametrize("tp", [1, 4])
+def test_chunks_are_sequences_of_their_own(tp):
+    """Chunked attention of s tokens in chunks of c has (s/c)·c²/2 pairs (Llama 4); a sliding window has s·c − c²/2."""
+    s, c = 8192, 1024
+    chunked = replace(LLAMA, sliding_window=c, window_chunks=True)
+    assert score_flops(chunked, s, c) * s == 2.0 * 64 * 2 * 128 * s * c / 2
+    (core,) = (
+        step.work for step in layer_steps(chunked, Shard(1, s, tp=tp)).forward if isinstance(step.work, Attention)
+    )
+    assert tp * core.flops == pytest.approx(s * score_flops(chunked, s, c))
+    alone = layer_steps(chunked, Shard(8, c, tp=tp)).forward
+    assert core in [step.work for step in alone]  # as 8 sequences of 1,024 tokens
+    assert score_flops(chunked, c, c) == score_flops(LLAMA, c)
+    gathered = layer_steps(chunked, Shard(1, s, cp=2, cp_kind="all_gather")).forward
+    (half,) = (step.work for step in gathered if isinstance(step.work, Attention))
+    assert 2 * half.flops == pytest.approx(s * score_flops(chunked, s, c))

@@ -244,6 +244,7 @@ MODEL: dict[str, tuple[dict[str, Any], Any]] = {
     "parallel_block": ({}, True),
     "sliding_window": ({}, 256),
     "full_attention_every": (WINDOW, 2),
+    "window_chunks": (WINDOW, True),
     "causal": ({}, False),
     "dropout": ({}, False),
     "moe": ({}, MOE),
