@@ -123,3 +123,48 @@ def test_blocks_say_how_much_communication_their_kernels_hide(scenario):
     for group in {"tp", "cp", "ep"} & kernel.metrics["overlap"].keys():
         # What contends inside a pass and outside of it meets otherwise in blocks.
         assert block.metrics["overlap"][group] == pytest.approx(kernel.metrics["overlap"][group], abs=0.1), group
+
+
+SPLIT = ("zb-h1", "zb-h2", "zb-auto", "zb-v", "zb-v-torch", "dualpipe", "dualpipe-v")
+# The first virtual stage has the embedding alone, whose backward for its input does nothing.
+EMBEDDING_ALONE = {
+    "name": "embedding alone",
+    "model": {"layers": 4, "hidden": 512, "heads": 8, "vocab": 32000, "position": "rope"},
+    "cluster": {"topology": "dgx-h100", "nodes": 1, "gpus_per_node": 2},
+    "parallelism": {"pp": 2, "vpp": 2, "schedule": "zb-v", "stage_layers": [0, 2, 1, 1]},
+    "training": {"seq_len": 256, "micro_batch": 1, "global_batch": 8},
+    "simulation": {"iterations": 2},
+}
+
+
+@drawn
+@given(scenarios())
+def test_what_passes_hold_is_never_negative_and_gone_at_the_end(scenario):
+    check_activations(scenario)
+
+
+def test_halves_of_backwards_leave_nothing_behind():
+    some = [drawn for drawn in seeded(5, 300) if drawn["parallelism"]["schedule"] in SPLIT]
+    assert len(some) > 20
+    for scenario in some:
+        check_activations(scenario)
+
+
+def test_an_embedding_alone_hands_on_what_its_weight_gradients_free():
+    assert simulated(EMBEDDING_ALONE)
+    check_activations(EMBEDDING_ALONE)
+
+
+def check_activations(scenario) -> None:
+    result = simulated(scenario)
+    if result is None:
+        return
+    frame = result.memory
+    for (rank, category), rows in frame.groupby(["rank", "category"], observed=True):
+        held = rows["allocated_bytes"].to_numpy()
+        rounding = 1e-9 * held.max() + 1.0
+        assert held.min() >= -rounding, (rank, category)
+        if category in ("activations", "temporary"):
+            assert held[-1] == pytest.approx(0.0, abs=rounding), (rank, category)
+    for stage in result.metrics["memory"]["per_stage"]:
+        assert all(value >= 0 for name, value in stage.items() if name.endswith("_gib")), stage

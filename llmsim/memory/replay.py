@@ -66,6 +66,7 @@ class Replay:
         self.phase = np.array([phases.get(label.phase, _BACKWARD) for label in program.labels])
         self.micro_batch = np.array([tag.micro_batch for tag in program.tags])
         self.chunk = np.array([tag.chunk for tag in program.tags])
+        self._halves: dict[tuple[int, tuple[int, ...]], list[tuple[int, int]]] = {}
         self.lanes: list[list[tuple[str, np.ndarray]]] = [[] for _ in program.classes.count]
         for lane, rows in zip(program.plan.lanes, played.rows):
             if lane.name in ("compute", "beside") and len(rows):
@@ -88,19 +89,18 @@ class Replay:
 
         Each takes no time between its neighbours in the order; what it hands to the other half counts from then on.
         """
-        played = set(zip(tags.tolist(), passes.kind.tolist()))
-        wanted = self._wanted_halves(stage, sorted({self.program.tags[tag].iteration for tag in tags.tolist()}))
-        if played >= {half for half in wanted if half[1] != _FORWARD}:
-            return passes
+        iterations = np.unique([self.program.tags[tag].iteration for tag in np.unique(tags)])
         place_of = {half: place for place, half in enumerate(zip(tags.tolist(), passes.kind.tolist()))}
-        places, found, before = [], [], 0
-        for half in wanted:
+        places, silent, before = [], [], 0
+        for half in self._wanted(stage, tuple(iterations.tolist())):
             if half in place_of:
                 before = place_of[half] + 1
             elif half[1] != _FORWARD:
                 places.append(before)
-                found.append(half)
-        tag, kind = (np.array(column) for column in zip(*found))
+                silent.append(half)
+        if not silent:
+            return passes
+        tag, kind = (np.array(column) for column in zip(*silent))
         ended = np.append(passes.end, 0.0)[np.array(places) - 1]
         return Passes(
             np.insert(passes.kind, places, kind),
@@ -110,19 +110,22 @@ class Replay:
             np.insert(passes.end, places, ended),
         )
 
-    def _wanted_halves(self, stage: int, iterations: Sequence[int]) -> list[tuple[int, int]]:
-        """(tag, kind) of the forwards and of the halves of backwards in the compute lane of a stage, in order."""
-        wanted, kinds = [], {"F": _FORWARD, "B": _BACKWARD, "W": _WEIGHT}
-        numbers = {tag: number for number, tag in enumerate(self.program.tags)}
-        per_direction = self.schedule.micro_batches_of_direction
-        for iteration in iterations:
-            for kind, direction, unit, micro_batch, *_ in self.schedule.orders[stage]:
-                if kind == "BW":
-                    continue
-                number = micro_batch + direction * per_direction
-                tag = Tag(number, self.schedule.chunk_of(direction, unit), iteration)
-                wanted.append((numbers[tag], kinds.get(kind, _FORWARD)))  # of a pair the forward is in this lane
-        return wanted
+    def _wanted(self, stage: int, iterations: tuple[int, ...]) -> list[tuple[int, int]]:
+        """(tag, kind) of all that the order has a stage do in its compute lane, but fused backwards."""
+        if (stage, iterations) not in self._halves:
+            kinds = {"F": _FORWARD, "FB": _FORWARD, "B": _BACKWARD, "W": _WEIGHT}  # a pair's backward runs beside
+            tag_of = {tag: number for number, tag in enumerate(self.program.tags)}
+            per_direction = self.schedule.micro_batches_of_direction
+            self._halves[stage, iterations] = [
+                (
+                    tag_of[Tag(op[3] + op[1] * per_direction, self.schedule.chunk_of(op[1], op[2]), iteration)],
+                    kinds[op[0]],
+                )
+                for iteration in iterations
+                for op in self.schedule.orders[stage]
+                if op[0] in kinds
+            ]
+        return self._halves[stage, iterations]
 
     def _passes(self, rows: np.ndarray, split: np.ndarray | None) -> tuple[np.ndarray, Passes]:
         tag = rows[:, 1].astype(np.int64)
