@@ -61,6 +61,7 @@ class PassTemplates:
     closing: Closing
     boundary: Boundary
     _known: dict[tuple, Template] = field(default_factory=dict)
+    _crossed: dict[tuple[int, int], bool] = field(default_factory=dict)
     _pieces: dict[Wanted, tuple[Piece, ...]] = field(default_factory=dict)
     _beside: dict[tuple[Wanted, Wanted], tuple[tuple[Piece, ...], tuple[Piece, ...]]] = field(default_factory=dict)
 
@@ -79,9 +80,11 @@ class PassTemplates:
 
         Then the passes beside them are played kernel by kernel: it matters when each of them needs the link.
         """
-        total, parts = self.stages[d, s].total, len(self.stages[d, s].parameters)
-        steps = [*self.closing.reductions(total, parts), *self.closing.to_cpu(total)]
-        return self.compiler.whole and self.compiler.crossed_by(steps)
+        if (d, s) not in self._crossed:
+            total, parts = self.stages[d, s].total, len(self.stages[d, s].parameters)
+            steps = [*self.closing.reductions(total, parts), *self.closing.to_cpu(total)]
+            self._crossed[d, s] = self.compiler.whole and self.compiler.crossed_by(steps)
+        return self._crossed[d, s]
 
     def beside(self, forward: Wanted, backward: Wanted, together: bool) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
         """A forward and a backward that run side by side; `together`: they begin at one time, as blocks must."""
